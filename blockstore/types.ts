@@ -1,0 +1,97 @@
+import type { Digest } from '../base/index.ts'
+
+/** A block's name: CIDv1, raw, sha2-256, base32 (`bafkrei…`). */
+export type Cid = string
+
+/** Where every node cuts a blob that comes from upstream: at multiples of this many bytes. The last block is shorter. */
+export const BLOCK_SIZE = 512 * 1024
+
+/** A part of a blob and the block that holds it. The seeder is the node that cut it from upstream's bytes and signed it. */
+export interface Segment {
+  cid: Cid
+  offset: number
+  length: number
+  seeder?: string
+  signature?: Uint8Array
+}
+
+export interface Blob {
+  digest: Digest
+  /** Bytes; undefined until upstream or a neighbour said so. */
+  size: number | undefined
+  mediaType: string | undefined
+  /** Every block was here and the whole blob's digest was verified. A lost block makes it false again. */
+  complete: boolean
+  pinned: boolean
+  /** Milliseconds since the epoch. */
+  usedAt: number
+  /** Bytes of it on this disk. */
+  bytesHere: number
+}
+
+export interface Usage {
+  bytes: number
+  blocks: number
+  /** Undefined: no limit but the disk's. */
+  quota: number | undefined
+}
+
+/** A small table of JSON values in the store's index, for what other rooms must remember over a restart. */
+export interface Records<T> {
+  get(key: string): Promise<T | undefined>
+  put(key: string, value: T): Promise<void>
+  delete(key: string): Promise<void>
+  entries(prefix?: string): AsyncIterable<[key: string, value: T]>
+}
+
+/**
+ * Blocks on disk and the index of what they make up. Every byte that leaves it was verified against its CID; a block that
+ * fails is dropped, its blob is no longer complete, and the listeners hear of it. Safe against kill -9 at any point:
+ * what the index names is on disk or is found missing on read, what it does not name is swept at the next start.
+ */
+export interface BlockStore {
+  /**
+   * Stores `bytes` as the block of `digest` at `offset`, and resolves to its CID once it is on disk and indexed. May evict.
+   * `bytes` is not kept: the caller may reuse the buffer when the promise has settled.
+   * @throws BLOCK_MISMATCH when `expect` is given and the bytes have another hash (nothing is stored)
+   * @throws STORE_FULL when neither disk nor quota has room and nothing can be evicted (the store stays sound)
+   */
+  putSegment(
+    digest: Digest,
+    segment: { offset: number; expect?: Cid; seeder?: string; signature?: Uint8Array },
+    bytes: Uint8Array,
+    signal?: AbortSignal,
+  ): Promise<Cid>
+  /** Adds the seeder's signature to a segment that is here (a seeder signs once the CID is known). */
+  signSegment(digest: Digest, offset: number, seeder: string, signature: Uint8Array): Promise<void>
+  /**
+   * A block's verified bytes; in `into` (from its start) where that is given and large enough, else in a new buffer.
+   * @throws BLOCK_MISSING | BLOCK_CORRUPT (dropped by then)
+   */
+  read(cid: Cid, options?: { into?: Buffer; signal?: AbortSignal }): Promise<Buffer>
+  has(cid: Cid): Promise<boolean>
+
+  /** What is known of a blob, undefined if nothing is. */
+  blob(digest: Digest): Promise<Blob | undefined>
+  blobs(): AsyncIterable<Blob>
+  /** The segments whose blocks are indexed here, by offset. */
+  segments(digest: Digest): Promise<Segment[]>
+  /** Creates or amends what is known of a blob. */
+  describe(digest: Digest, facts: { size?: number; mediaType?: string }): Promise<void>
+  /** The caller has verified the whole blob's digest. */
+  markComplete(digest: Digest): Promise<void>
+  /** Forgets one segment (a block that proved wrong), and its block where nothing else needs it. */
+  dropSegment(digest: Digest, offset: number): Promise<void>
+  /** Forgets a blob; its blocks go where no other blob needs them. */
+  remove(digest: Digest): Promise<void>
+  pin(digest: Digest, pinned: boolean): Promise<void>
+  /** Marks a blob in use until the returned function is called: it is not evicted, and counts as used now. */
+  hold(digest: Digest): () => void
+  usage(): Usage
+  /** Verifies and sets the free space anew: evicts least recently used blobs until the quota's low watermark holds. */
+  collect(signal?: AbortSignal): Promise<{ blobs: number; bytes: number }>
+  /** Called when segments leave (evicted, corrupt, removed), so that they are no longer announced. Returns the unsubscriber. */
+  onDropped(listener: (digest: Digest, offsets: number[]) => void): () => void
+  records<T>(name: string): Records<T>
+  close(): Promise<void>
+}
