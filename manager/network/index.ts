@@ -1,0 +1,2 @@
+export type { EncrypterName } from './encrypter.ts'
+export { createNode, type NodeOptions } from './node.ts'

@@ -1,0 +1,85 @@
+import { yamux } from '@chainsafe/libp2p-yamux'
+import type { Libp2p, PrivateKey } from '@libp2p/interface'
+import { tcp } from '@libp2p/tcp'
+import { createLibp2p } from 'libp2p'
+import { bindingEncrypter } from './bind.ts'
+import { type EncrypterName, loadEncrypter } from './encrypter.ts'
+import { knockingTransport } from './knock.ts'
+import { quietLogger } from './quiet.ts'
+
+const MIB = 1024 * 1024
+
+export interface NodeOptions {
+  /** Ed25519; the peer ID follows from it. */
+  privateKey: PrivateKey
+  /** 32 bytes from `loadClusterKey`. Peers with another key see only closed connections. */
+  clusterKey: Uint8Array
+  /** TCP multiaddrs, `/tcp/0` for any free port; none: dials only. */
+  listen: string[]
+  encrypter?: EncrypterName
+  /** Connections that have not proved the cluster key yet; past it the oldest one goes. Default 256. */
+  maxPending?: number
+  maxConnections?: number
+}
+
+/**
+ * A started libp2p node whose connections are all admitted by the cluster key. It speaks no protocol of its own: no
+ * identify, no ping; `handle` and `dialProtocol` are the way to add one. The caller stops it.
+ *
+ * @throws whatever listening throws, e.g. EADDRINUSE
+ */
+export async function createNode(options: NodeOptions): Promise<Libp2p> {
+  const {
+    privateKey,
+    clusterKey,
+    listen,
+    encrypter = 'tls',
+    maxPending = 256,
+    maxConnections = 2000,
+  } = options
+  const encrypt = await loadEncrypter(encrypter)
+  // Half-dead peers behind a NAT or a cut link are found by the kernel where no member probes them.
+  const socketOptions = { keepAlive: true, keepAliveInitialDelay: 30_000, noDelay: true }
+  const transport = tcp({
+    // Zero is none: membership decides who is gone, and an idle link of two minutes is normal between sites.
+    inboundSocketInactivityTimeout: 0,
+    outboundSocketInactivityTimeout: 0,
+    backlog: 1024,
+    dialOpts: socketOptions,
+    listenOpts: socketOptions,
+  })
+  return await createLibp2p({
+    privateKey,
+    logger: quietLogger(),
+    addresses: { listen },
+    transports: [knockingTransport({ inner: transport, clusterKey, maxPending })],
+    connectionEncrypters: [bindingEncrypter({ inner: encrypt, clusterKey })],
+    streamMuxers: [
+      yamux({
+        enableKeepAlive: false,
+        maxInboundStreams: 4096,
+        maxOutboundStreams: 4096,
+        // Streams opened right after dialling, before the other end has its listeners in place.
+        maxEarlyStreams: 1024,
+        // A window beyond the read buffer makes correct pausing reset the stream.
+        streamOptions: { maxStreamWindowSize: 4 * MIB, maxReadBufferLength: 4 * MIB },
+      }),
+    ],
+    // It aborts busy connections on one late ping.
+    connectionMonitor: { enabled: false },
+    connectionManager: {
+      maxConnections,
+      // These count admitted peers only; strangers are bounded before, by the knock.
+      inboundConnectionThreshold: 10_000,
+      maxIncomingPendingConnections: 1024,
+      maxParallelDials: 64,
+      maxDialQueueLength: 2000,
+      dialTimeout: 10_000,
+      addressDialTimeout: 4_000,
+      inboundUpgradeTimeout: 10_000,
+      connectionCloseTimeout: 500,
+      // Membership redials by itself and without end.
+      reconnectRetries: 0,
+    },
+  })
+}
