@@ -40,8 +40,13 @@ export interface Upstream {
     path: string,
     options: UpstreamOptions,
   ): Promise<{ status: number; headers: Record<string, string>; body: Buffer }>
-  /** An Origin for the manager: the same blob or manifest under the same rights. */
-  origin(ref: RepositoryRef, kind: Kind, digest: string, credential: Credential): Origin
+  /** An Origin for the manager: the same blob or manifest under the same rights. `via`: see UpstreamOptions. */
+  origin(ref: RepositoryRef, kind: Kind, digest: string, credential: Credential, via?: string[]): Origin
+  /**
+   * What the `node` credential of a host is, so that nodes with the same one can know it: the Authorization header's
+   * form (`Basic …`), or undefined where there is none and the node asks as anybody. A secret: hash it, never show it.
+   */
+  identity?(host: string): Promise<string | undefined>
   close(): Promise<void>
 }
 
@@ -49,6 +54,8 @@ export interface UpstreamOptions {
   credential: Credential
   /** Accept header; the client's own where there is one. */
   accept?: string
+  /** IDs of the nodes that the request came through, this one last; sent as `X-Shoal-Via`, so that a loop is seen. */
+  via?: string[]
   signal: AbortSignal
   /** Patience for getting an answer's headers, retries included; default 30 s for bodies, 5 s for HEAD. */
   timeoutMs?: number
