@@ -1,0 +1,143 @@
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type RunOptions, type RunResult, run, type Service, start, until } from './sh.ts'
+
+/** Where a runtime of a host lives: its namespace, a directory of its own, the lab's name for cgroups. */
+export interface RuntimePlace {
+  netns: string
+  dir: string
+  lab: string
+}
+
+type Command = (args: string[], options?: RunOptions) => Promise<RunResult>
+
+export interface Containerd {
+  service: Service
+  address: string
+  /** Its directory of `HOST/hosts.toml`, given to `ctr images pull --hosts-dir`. */
+  hostsDir: string
+  ctr: Command
+  /** Writes hosts.toml for `host`, with the mirrors in order of preference. */
+  mirror(host: string, urls: string[]): void
+  /** `ctr images pull` through hosts.toml. */
+  pull(image: string, options?: RunOptions): Promise<RunResult>
+  /** Runs the image's command to its end, without a network of its own. */
+  runImage(image: string, command?: string[]): Promise<RunResult>
+  stop(): Promise<void>
+}
+
+/** A containerd of its own: root, state, socket and hosts.toml below `dir`. */
+export async function startContainerd(place: RuntimePlace): Promise<Containerd> {
+  const { netns, dir, lab } = place
+  const hostsDir = join(dir, 'certs.d')
+  mkdirSync(hostsDir, { recursive: true })
+  const address = join(dir, 'containerd.sock')
+  const config = join(dir, 'config.toml')
+  writeFileSync(
+    config,
+    [
+      'version = 2',
+      `root = "${join(dir, 'root')}"`,
+      `state = "${join(dir, 'state')}"`,
+      'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]',
+      '[grpc]',
+      `address = "${address}"`,
+      '',
+    ].join('\n'),
+  )
+  const service = start(['containerd', '--config', config], { netns, log: join(dir, 'containerd.log') })
+  const ctr: Command = (args, options) => run(['ctr', '--address', address, ...args], { netns, ...options })
+  await until(
+    'containerd answers',
+    async () => existsSync(address) && (await ctr(['version'], { mayFail: true })).code === 0,
+  )
+  let containers = 0
+  return {
+    service,
+    address,
+    hostsDir,
+    ctr,
+    mirror(host, urls) {
+      mkdirSync(join(hostsDir, host), { recursive: true })
+      const blocks = urls.map((url) => `[host."${url}"]\n  capabilities = ["pull", "resolve"]\n`)
+      writeFileSync(join(hostsDir, host, 'hosts.toml'), blocks.join('\n'))
+    },
+    pull: (image, options) => ctr(['images', 'pull', '--hosts-dir', hostsDir, image], options),
+    runImage: (image, command = []) =>
+      ctr(['run', '--rm', '--cgroup', `${lab}/ctr${++containers}`, image, `run${containers}`, ...command]),
+    stop: async () => void (await service.stop()),
+  }
+}
+
+export interface Dockerd {
+  service: Service
+  socket: string
+  docker: Command
+  runImage(image: string, command?: string[]): Promise<RunResult>
+  stop(): Promise<void>
+}
+
+/** A dockerd with a containerd of its own, without bridge and iptables; `mirrors` are its registry-mirrors. */
+export async function startDockerd(
+  place: RuntimePlace,
+  options: { mirrors?: string[]; insecure?: string[]; flags?: string[] } = {},
+): Promise<Dockerd> {
+  const { netns, dir, lab } = place
+  const containerd = await startContainerd({ ...place, dir: join(dir, 'ctd') })
+  const socket = join(dir, 'docker.sock')
+  const flags = [
+    ...['--data-root', join(dir, 'data'), '--exec-root', join(dir, 'exec'), '-H', `unix://${socket}`],
+    ...[
+      '--pidfile',
+      join(dir, 'docker.pid'),
+      '--containerd',
+      containerd.address,
+      '--config-file',
+      join(dir, 'none.json'),
+    ],
+    ...['--bridge', 'none', '--iptables=false', '--ip6tables=false', '--cgroup-parent', `/${lab}`],
+    ...(options.mirrors ?? []).flatMap((url) => ['--registry-mirror', url]),
+    ...(options.insecure ?? []).flatMap((host) => ['--insecure-registry', host]),
+    ...(options.flags ?? []),
+  ]
+  writeFileSync(join(dir, 'none.json'), '{}')
+  const service = start(['dockerd', ...flags], { netns, log: join(dir, 'dockerd.log') })
+  // The client that came with the daemon: a newer one may refuse the daemon's API.
+  const client = existsSync('/usr/bin/docker') ? '/usr/bin/docker' : 'docker'
+  const docker: Command = (args, opts) => run([client, '-H', `unix://${socket}`, ...args], { netns, ...opts })
+  await until(
+    'dockerd answers',
+    async () => existsSync(socket) && (await docker(['version'], { mayFail: true })).code === 0,
+    { timeoutMs: 60_000 },
+  )
+  return {
+    service,
+    socket,
+    docker,
+    runImage: (image, command = []) => docker(['run', '--rm', '--network', 'none', image, ...command]),
+    async stop() {
+      await service.stop(15_000)
+      await containerd.stop()
+    },
+  }
+}
+
+export interface Podman {
+  podman: Command
+}
+
+/** podman with storage of its own. It needs no daemon. */
+export function createPodman(place: RuntimePlace): Podman {
+  const { netns, dir } = place
+  mkdirSync(dir, { recursive: true })
+  const policy = join(dir, 'policy.json')
+  writeFileSync(policy, '{"default":[{"type":"insecureAcceptAnything"}]}')
+  const global = [
+    ...['--root', join(dir, 'root'), '--runroot', join(dir, 'run'), '--tmpdir', join(dir, 'tmp')],
+    ...['--cgroup-manager', 'cgroupfs', '--events-backend', 'none', '--storage-driver', 'overlay'],
+  ]
+  return {
+    podman: (args, options) =>
+      run(['podman', ...global, ...args], { netns, env: { TMPDIR: dir }, ...options }),
+  }
+}
