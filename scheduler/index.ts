@@ -1,1 +1,16 @@
+export {
+  bitfield,
+  bitIndexes,
+  clearBit,
+  countBits,
+  fullBitfield,
+  hasBit,
+  offersBits,
+  setBit,
+} from './bits.ts'
+export { createLedger } from './ledger.ts'
+export { DEFAULT_LIMITS, type LedgerLimits, type PeerLimits, type PlannerLimits } from './limits.ts'
+export { createPeerBook } from './peerbook.ts'
+export { createPlanner } from './planner.ts'
+export { rendezvous } from './rendezvous.ts'
 export * from './types.ts'

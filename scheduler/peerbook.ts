@@ -1,0 +1,177 @@
+import { DEFAULT_LIMITS, type PeerLimits } from './limits.ts'
+import type { FetchFailure, PeerBook, PeerId, Priority } from './types.ts'
+
+interface Entry {
+  inFlight: number
+  /** Decaying sums of bytes received and of the ms in which something was in flight: their quotient is the rate. */
+  bytes: number
+  busyMs: number
+  /** From when on the peer's time has not been counted yet. */
+  countedTo: number
+  /** Time that a lone block takes: the least seen, which drifts up slowly so that a changed path is noticed. */
+  latencyMs: number
+  failures: number
+  misses: number
+  shunnedUntil: number
+}
+
+/** How long the sums remember: a sum loses half its weight with every this many bytes. */
+const HALF_LIFE = 8 * 2 ** 20
+/** A client's task counts as active for this long after it last asked for room. */
+const CLIENT_MS = 2000
+/** Answers "I have it not" that cost a peer nothing: claims and evictions cross. */
+const FREE_MISSES = 3
+
+/**
+ * Keeps the behaviour of peers. A peer's budget is twice the product of its rate and its least latency, the way BBR sizes
+ * its window (N. Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016).
+ */
+export function createPeerBook(options: { limits?: Partial<PeerLimits> } = {}): PeerBook {
+  const limits = { ...DEFAULT_LIMITS.peers, ...options.limits }
+  const entries = new Map<PeerId, Entry>()
+  let inFlight = 0
+  let clientAt = Number.NEGATIVE_INFINITY
+
+  function entry(peer: PeerId): Entry {
+    let found = entries.get(peer)
+    if (found === undefined) {
+      if (entries.size >= limits.peers) makeRoom()
+      found = {
+        inFlight: 0,
+        bytes: 0,
+        busyMs: 0,
+        countedTo: 0,
+        latencyMs: 0,
+        failures: 0,
+        misses: 0,
+        shunnedUntil: 0,
+      }
+      entries.set(peer, found)
+    }
+    return found
+  }
+
+  /** Forgets the entry made first among those that nothing hangs on. */
+  function makeRoom(): void {
+    for (const [peer, { inFlight: bytes, shunnedUntil }] of entries) {
+      if (bytes === 0 && shunnedUntil === 0) {
+        entries.delete(peer)
+        return
+      }
+    }
+  }
+
+  function rateOf(known: Entry): number {
+    return known.bytes === 0 ? limits.rate : (known.bytes / Math.max(known.busyMs, 0.01)) * 1000
+  }
+
+  function budgetOf(known: Entry): number {
+    if (known.bytes === 0) return limits.minBudget
+    const product = (rateOf(known) * known.latencyMs) / 1000
+    return Math.min(limits.maxBudget, Math.max(limits.minBudget, 2 * product))
+  }
+
+  function settle(known: Entry, bytes: number): void {
+    const part = Math.min(bytes, known.inFlight)
+    known.inFlight -= part
+    inFlight -= part
+  }
+
+  function shun(known: Entry, ms: number, now: number): void {
+    known.shunnedUntil = Math.max(known.shunnedUntil, now + ms)
+  }
+
+  return {
+    get inFlight() {
+      return inFlight
+    },
+
+    room(peer: PeerId, priority: Priority, now: number): number {
+      if (priority === 'client') clientAt = now
+      const yields = priority === 'preheat' && now - clientAt < CLIENT_MS
+      const total = (yields ? limits.total / 2 : limits.total) - inFlight
+      if (total <= 0) return 0
+      const known = entries.get(peer)
+      if (known === undefined) return Math.min(total, limits.minBudget)
+      const budget = budgetOf(known)
+      return Math.max(0, Math.min(total, (yields ? budget / 2 : budget) - known.inFlight))
+    },
+
+    asked(peer: PeerId, bytes: number, now: number): void {
+      const known = entry(peer)
+      if (known.inFlight === 0) known.countedTo = now
+      known.inFlight += bytes
+      inFlight += bytes
+    },
+
+    arrived(peer: PeerId, bytes: number, startedAt: number, now: number): void {
+      const known = entry(peer)
+      settle(known, bytes)
+      const keep = 0.5 ** (bytes / HALF_LIFE)
+      known.bytes = known.bytes * keep + bytes
+      known.busyMs = known.busyMs * keep + Math.max(0, now - Math.max(known.countedTo, startedAt))
+      known.countedTo = now
+      const took = Math.max(0, now - startedAt)
+      known.latencyMs =
+        known.latencyMs === 0 || took < known.latencyMs
+          ? took
+          : known.latencyMs + (took - known.latencyMs) * 0.01
+      known.failures = Math.floor(known.failures / 2)
+      known.misses = 0
+      if (known.failures === 0 && known.shunnedUntil <= now) known.shunnedUntil = 0
+    },
+
+    failed(peer: PeerId, bytes: number, reason: FetchFailure, now: number): void {
+      const known = entry(peer)
+      settle(known, bytes)
+      known.countedTo = now
+      if (reason === 'corrupt') {
+        known.failures++
+        shun(known, limits.corruptMs, now)
+        return
+      }
+      if (reason === 'missing' && ++known.misses <= FREE_MISSES) return
+      // Several blocks in flight fail together when a connection breaks: that is one failure.
+      if (known.shunnedUntil > now) return
+      known.failures++
+      shun(known, Math.min(limits.maxBackoffMs, limits.backoffMs * 2 ** (known.failures - 1)), now)
+    },
+
+    released(peer: PeerId, bytes: number): void {
+      const known = entries.get(peer)
+      if (known !== undefined) settle(known, bytes)
+    },
+
+    expectMs(peer: PeerId, bytes: number): number {
+      const known = entries.get(peer)
+      if (known === undefined) return limits.latencyMs + (bytes / limits.rate) * 1000
+      const queue = ((known.inFlight + bytes) / rateOf(known)) * 1000
+      return Math.max(known.latencyMs === 0 ? limits.latencyMs : known.latencyMs, queue)
+    },
+
+    shunned(peer: PeerId, now: number): boolean {
+      const known = entries.get(peer)
+      return known !== undefined && known.shunnedUntil > now
+    },
+
+    forget(peer: PeerId): void {
+      const known = entries.get(peer)
+      if (known === undefined) return
+      inFlight -= known.inFlight
+      known.inFlight = 0
+      // Who lied does not get a clean slate by leaving and coming back.
+      if (known.shunnedUntil === 0) entries.delete(peer)
+    },
+
+    describe(peer: PeerId) {
+      const known = entries.get(peer)
+      return {
+        rate: known === undefined || known.bytes === 0 ? 0 : rateOf(known),
+        latencyMs: known?.latencyMs ?? 0,
+        inFlight: known?.inFlight ?? 0,
+        failures: known?.failures ?? 0,
+        shunnedUntil: known?.shunnedUntil ?? 0,
+      }
+    },
+  }
+}
