@@ -74,19 +74,26 @@ function mountsBelow(dir: string): string[] {
     .reverse()
 }
 
-function removeCgroups(name: string): void {
-  const root = '/sys/fs/cgroup'
-  for (const controller of ['.', ...readdirSync(root)]) {
-    const group = join(root, controller, name)
-    if (existsSync(group)) removeGroup(group)
+/** Runtimes make a lab's cgroup below the root or below the cgroup that they were started in: it is searched for. */
+function removeCgroups(name: string, below = '/sys/fs/cgroup', depth = 5): void {
+  for (const group of subgroups(below)) {
+    if (group.endsWith(`/${name}`)) removeGroup(group)
+    else if (depth > 0) removeCgroups(name, group, depth - 1)
   }
 }
 
-function removeGroup(dir: string): void {
-  for (const entry of readdirSync(dir, { withFileTypes: true })) {
-    if (entry.isDirectory()) removeGroup(join(dir, entry.name))
-  }
+function removeGroup(group: string): void {
+  for (const sub of subgroups(group)) removeGroup(sub)
   try {
-    rmdirSync(dir)
+    rmdirSync(group)
   } catch {} // Still busy: an empty group hurts nobody.
+}
+
+function subgroups(group: string): string[] {
+  try {
+    const entries = readdirSync(group, { withFileTypes: true })
+    return entries.filter((entry) => entry.isDirectory()).map((entry) => join(group, entry.name))
+  } catch {
+    return []
+  }
 }
