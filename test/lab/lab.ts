@@ -39,7 +39,7 @@ export interface Host {
   shoal(options?: ShoalOptions): Promise<ShoalNode>
   containerd(): Promise<Containerd>
   dockerd(options?: { mirrors?: string[]; insecure?: string[]; flags?: string[] }): Promise<Dockerd>
-  podman(): Podman
+  podman(options?: { mirrors?: string[] }): Podman
   /** Pulls with the lab's client in a process of its own on this host. */
   pull(options: PullOptions & { at?: number; timeoutMs?: number }): Promise<PullReport>
   cutLan(): Promise<void>
@@ -119,7 +119,7 @@ async function build(label: { name: string; dir: string }, options: LabOptions):
         }),
       containerd: () => startContainerd(sub('containerd')),
       dockerd: (opts) => startDockerd(sub('docker'), opts),
-      podman: () => createPodman(sub('podman')),
+      podman: (opts) => createPodman(sub('podman'), opts),
       pull: (opts) => pullProcess(netns, opts),
       cutLan: () => network.lan(i, false),
       restoreLan: () => network.lan(i, true),

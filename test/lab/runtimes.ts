@@ -124,20 +124,29 @@ export async function startDockerd(
 
 export interface Podman {
   podman: Command
+  runImage(image: string, command?: string[]): Promise<RunResult>
 }
 
-/** podman with storage of its own. It needs no daemon. */
-export function createPodman(place: RuntimePlace): Podman {
-  const { netns, dir } = place
+/** podman with storage of its own; it needs no daemon. `mirrors` are registries.conf's: what stands in for docker.io. */
+export function createPodman(place: RuntimePlace, options: { mirrors?: string[] } = {}): Podman {
+  const { netns, dir, lab } = place
   mkdirSync(dir, { recursive: true })
-  const policy = join(dir, 'policy.json')
-  writeFileSync(policy, '{"default":[{"type":"insecureAcceptAnything"}]}')
+  const registries = join(dir, 'registries.conf')
+  const mirrors = (options.mirrors ?? []).map(
+    (location) => `[[registry.mirror]]\nlocation = "${location}"\ninsecure = true\n`,
+  )
+  writeFileSync(registries, `[[registry]]\nlocation = "docker.io"\n${mirrors.join('')}`)
   const global = [
     ...['--root', join(dir, 'root'), '--runroot', join(dir, 'run'), '--tmpdir', join(dir, 'tmp')],
     ...['--cgroup-manager', 'cgroupfs', '--events-backend', 'none', '--storage-driver', 'overlay'],
   ]
+  const env = { TMPDIR: dir, CONTAINERS_REGISTRIES_CONF: registries }
+  const podman: Command = (args, opts) => run(['podman', ...global, ...args], { netns, env, ...opts })
+  // Without CAP_SYS_RESOURCE the limits that podman would raise must be stated; crun may lack what runc has.
+  const fit = ['--runtime', 'runc', '--ulimit', 'nofile=1024:1024', '--ulimit', 'nproc=4096:4096']
   return {
-    podman: (args, options) =>
-      run(['podman', ...global, ...args], { netns, env: { TMPDIR: dir }, ...options }),
+    podman,
+    runImage: (image, command = []) =>
+      podman(['run', '--rm', '--network', 'none', ...fit, '--cgroup-parent', `/${lab}`, image, ...command]),
   }
 }
