@@ -1,0 +1,236 @@
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls'
+import type { Pool } from 'undici'
+import { type Log, ShoalError } from '../../base/index.ts'
+import { type Body, type BodySink, createBody } from './body.ts'
+import { aborted, classify, Failure } from './failure.ts'
+
+/** Connections to one origin (scheme, host and port). */
+const CONNECTIONS = 16
+/** Idle connections are closed after this, or earlier where the server says so: before usual servers do it. */
+const IDLE_MS = 15_000
+/** Blob stores behind redirects come and go; the pools of those not used lately are closed. */
+const MAX_ORIGINS = 32
+/** Shorter patience than this says nothing of the origin's health. */
+const SILENCE_MS = 2000
+
+export interface TransportRequest {
+  url: URL
+  method: 'GET' | 'HEAD' | 'POST'
+  headers: Record<string, string>
+  body?: string
+  /** Ends the request at any time, the body included. */
+  signal: AbortSignal
+  /** On `performance.now()`: when the answer's headers must be here. */
+  deadline: number
+  /** `HOST/REPOSITORY`, for errors. */
+  where: string
+}
+
+export interface TransportAnswer {
+  status: number
+  /** Names in lower case; repeated ones are joined by a comma. */
+  headers: Record<string, string>
+  body: Body
+}
+
+/** Single HTTP requests: no retries, no redirects. */
+export interface Transport {
+  /** @throws Failure | ABORTED */
+  send(request: TransportRequest): Promise<TransportAnswer>
+  /** The origin's idle connections may be dead: the next request opens a new one. */
+  renew(origin: string): void
+  close(): Promise<void>
+}
+
+interface Entry {
+  pool: Pool
+  heardAt: number
+  usedAt: number
+}
+
+export function createTransport(options: {
+  ca: string[]
+  connectMs: number
+  stallMs: number
+  log: Log
+}): Transport {
+  const { connectMs, stallMs, log } = options
+  const secureContext = loadAuthorities(options.ca)
+  const entries = new Map<string, Entry>()
+  let PoolClass: typeof Pool | undefined
+  let closed = false
+
+  function entryOf(origin: string): Entry {
+    let entry = entries.get(origin)
+    if (!entry) {
+      PoolClass ??= loadPool()
+      const pool = new PoolClass(origin, {
+        connections: CONNECTIONS,
+        pipelining: 1,
+        allowH2: false,
+        keepAliveTimeout: IDLE_MS,
+        keepAliveMaxTimeout: 60_000,
+        headersTimeout: 0,
+        bodyTimeout: 0,
+        connect: { timeout: connectMs, ...(secureContext ? { secureContext } : {}) },
+      })
+      entry = { pool, heardAt: 0, usedAt: 0 }
+      entries.set(origin, entry)
+      if (entries.size > MAX_ORIGINS) closeOldest()
+    }
+    entry.usedAt = performance.now()
+    return entry
+  }
+
+  function closeOldest(): void {
+    const idle = [...entries].filter(([, { pool }]) => pool.stats.running + pool.stats.queued === 0)
+    const [oldest] = idle.sort(([, a], [, b]) => a.usedAt - b.usedAt)
+    if (oldest && entries.size > 1) renew(oldest[0])
+  }
+
+  function renew(origin: string): void {
+    const entry = entries.get(origin)
+    if (!entry) return
+    entries.delete(origin)
+    // Closing is graceful: what streams over it goes on.
+    entry.pool
+      .close()
+      .catch((error: unknown) => log.debug({ err: error, origin }, 'closing connections failed'))
+  }
+
+  function send(request: TransportRequest): Promise<TransportAnswer> {
+    const { url, signal, where } = request
+    return new Promise((resolve, reject) => {
+      if (closed) return reject(new ShoalError('ABORTED', 'the upstream client is closed'))
+      if (signal.aborted) return reject(aborted(signal))
+      const entry = entryOf(url.origin)
+      const startedAt = performance.now()
+      let settled = false
+      let sent = false
+      let abort: ((reason: Error) => void) | undefined
+      let sink: BodySink | undefined
+
+      const giveUp = (reason: Error): void => {
+        if (settled) return
+        settled = true
+        clearTimeout(timer)
+        signal.removeEventListener('abort', onAbort)
+        abort?.(reason)
+        reject(reason)
+      }
+      const onAbort = (): void => giveUp(aborted(signal))
+      const onLate = (): void => {
+        const ms = Math.round(performance.now() - startedAt)
+        const silent = sent && entry.heardAt < startedAt && ms >= Math.min(stallMs, SILENCE_MS)
+        giveUp(
+          new Failure(
+            sent ? 'stall' : 'busy',
+            sent ? `no answer in ${ms} ms` : `no free connection in ${ms} ms`,
+            {
+              passing: sent,
+              silent,
+            },
+          ),
+        )
+      }
+      let timer = setTimeout(onLate, Math.max(0, request.deadline - startedAt))
+      signal.addEventListener('abort', onAbort, { once: true })
+
+      entry.pool.dispatch(
+        {
+          path: url.pathname + url.search,
+          method: request.method,
+          headers: request.headers,
+          ...(request.body === undefined ? {} : { body: request.body }),
+        },
+        {
+          onRequestStart(controller) {
+            // Given up while it waited for a connection.
+            if (settled) return controller.abort(new Error('not wanted'))
+            abort = (reason) => controller.abort(reason)
+            sent = true
+            clearTimeout(timer)
+            timer = setTimeout(onLate, Math.max(0, Math.min(stallMs, request.deadline - performance.now())))
+          },
+          onResponseStart(controller, status, rawHeaders) {
+            entry.heardAt = performance.now()
+            if (status < 200 || settled) return
+            settled = true
+            clearTimeout(timer)
+            signal.removeEventListener('abort', onAbort)
+            const made = createBody({ flow: controller, stallMs, signal, where })
+            sink = made.sink
+            const headers = flatten(rawHeaders)
+            if (request.method !== 'HEAD') made.body.expected = contentLength(headers)
+            resolve({ status, headers, body: made.body })
+          },
+          onResponseData(_controller, chunk) {
+            entry.heardAt = performance.now()
+            sink?.push(chunk)
+          },
+          onResponseEnd() {
+            sink?.end()
+          },
+          onResponseError(_controller, error) {
+            if (sink) sink.fail(error)
+            else giveUp(classify(error))
+          },
+        },
+      )
+    })
+  }
+
+  return {
+    send,
+    renew,
+    async close() {
+      closed = true
+      const pools = [...entries.values()].map(({ pool }) => pool)
+      entries.clear()
+      const reason = new ShoalError('ABORTED', 'the upstream client is closed')
+      await Promise.all(pools.map((pool) => pool.destroy(reason)))
+    },
+  }
+}
+
+/** Only the pool of undici: the whole package costs 13 MiB more resident memory (fetch, caches, web sockets). */
+function loadPool(): typeof Pool {
+  return createRequire(import.meta.url)('undici/lib/dispatcher/pool.js') as typeof Pool
+}
+
+/** Undefined where there are none but the default ones. One context for all connections: each costs a parse of all. */
+function loadAuthorities(files: string[]): SecureContext | undefined {
+  if (files.length === 0) return undefined
+  try {
+    return createSecureContext({
+      ca: [...getCACertificates('default'), ...files.map((file) => readFileSync(file))],
+    })
+  } catch (error) {
+    throw new ShoalError(
+      'CONFIG',
+      `the certificate authorities cannot be read: ${(error as Error).message}`,
+      {
+        cause: error,
+        details: { files },
+      },
+    )
+  }
+}
+
+function flatten(raw: Record<string, string | string[] | undefined>): Record<string, string> {
+  const headers: Record<string, string> = {}
+  for (const [name, value] of Object.entries(raw)) {
+    if (value !== undefined) headers[name.toLowerCase()] = Array.isArray(value) ? value.join(', ') : value
+  }
+  return headers
+}
+
+/** Undefined where it is missing, or void because of a transfer encoding. */
+export function contentLength(headers: Record<string, string>): number | undefined {
+  const text = headers['content-length']
+  if (headers['transfer-encoding'] !== undefined || text === undefined || !/^\d{1,15}$/.test(text))
+    return undefined
+  return Number(text)
+}
