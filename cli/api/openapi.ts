@@ -1,0 +1,138 @@
+import { list, ref, SCHEMAS, type Schema } from './schemas.ts'
+
+type Content = Record<string, { schema: Schema }>
+
+const json = (schema: Schema): Content => ({ 'application/json': { schema } })
+const answer = (description: string, schema: Schema): Schema => ({ description, content: json(schema) })
+const problem = (description: string): Schema => ({
+  description,
+  content: { 'application/problem+json': { schema: ref('Problem') } },
+})
+
+/** What any request may be answered with besides its own. */
+const COMMON = { '503': problem('the daemon is starting or stopping'), '500': problem('the daemon failed') }
+/** What a request that changes state may be answered with. */
+const GUARDED = {
+  '401': problem('the bearer token is missing or wrong'),
+  '403': problem('the request comes out of a foreign page'),
+}
+
+interface Operation {
+  summary: string
+  responses: Record<string, Schema>
+  parameters?: Schema[]
+  requestBody?: Schema
+  security?: Schema[]
+}
+
+const read = (summary: string, description: string, schema: Schema): Operation => ({
+  summary,
+  responses: { '200': answer(description, schema), ...COMMON },
+})
+
+/** Loopback needs no token, so that the empty requirement stands beside it. */
+const changing = (operation: Operation): Operation => ({
+  ...operation,
+  security: [{ token: [] }, {}],
+  responses: { ...operation.responses, ...GUARDED, ...COMMON },
+})
+
+const pullId: Schema = { name: 'id', in: 'path', required: true, schema: { type: 'string' } }
+
+const PATHS: Record<string, Record<string, Operation>> = {
+  '/api/v1/status': { get: read('This node', 'as it stands', ref('Status')) },
+  '/api/v1/peers': { get: read('The other nodes, as this one sees them', 'the peers', list(ref('Peer'))) },
+  '/api/v1/tasks': { get: read('Blobs under way, and the last ones', 'the tasks', list(ref('Task'))) },
+  '/api/v1/images': {
+    get: read('Images of which this node has the manifest', 'the images', list(ref('Image'))),
+    post: changing({
+      summary: 'Pull an image into the store',
+      requestBody: { required: true, content: json(ref('PullRequest')) },
+      responses: {
+        '202': {
+          ...answer('the pull has begun', ref('Pull')),
+          headers: { Location: { description: 'path of the pull', schema: { type: 'string' } } },
+        },
+        '400': problem('no such reference or platform'),
+        '413': problem('the body is too large'),
+        '415': problem('the body is not JSON'),
+        '429': problem('too many pulls are under way'),
+      },
+    }),
+  },
+  '/api/v1/pulls': { get: read('Pulls under way, and the last ones', 'the pulls', list(ref('Pull'))) },
+  '/api/v1/pulls/{id}': {
+    get: {
+      summary: 'One pull',
+      parameters: [pullId],
+      responses: { '200': answer('as it stands', ref('Pull')), '404': problem('no such pull'), ...COMMON },
+    },
+    delete: changing({
+      summary: 'Cancel a pull; a finished one stays as it is',
+      parameters: [pullId],
+      responses: { '204': { description: 'it is cancelled' }, '404': problem('no such pull') },
+    }),
+  },
+  '/api/v1/gc': {
+    post: changing({
+      summary: 'Evict the least recently used blobs until the quota holds',
+      responses: { '200': answer('what was evicted', ref('Collected')) },
+    }),
+  },
+  '/api/v1/events': {
+    get: {
+      summary: 'What happens, as server-sent events',
+      parameters: [
+        {
+          name: 'types',
+          in: 'query',
+          description: 'of task, members, pull, separated by commas; default all',
+          schema: { type: 'string' },
+        },
+      ],
+      responses: {
+        '200': {
+          description:
+            'First all as it is, then the changes. `task` carries a Task, `members` a list of Member, `pull` a Pull. A reader that does not keep up is dropped and sees all anew when it comes back.',
+          content: { 'text/event-stream': { schema: { type: 'string' } } },
+        },
+        '400': problem('unknown type'),
+        '429': problem('too many readers'),
+        ...COMMON,
+      },
+    },
+  },
+  '/openapi.json': { get: read('This document', 'OpenAPI 3.1', { type: 'object' }) },
+  '/metrics': {
+    get: {
+      summary: 'Metrics in the Prometheus text form',
+      responses: {
+        '200': { description: 'the metrics', content: { 'text/plain': { schema: { type: 'string' } } } },
+        ...COMMON,
+      },
+    },
+  },
+  '/healthz': { get: read('Is the process alive', 'it is', ref('Health')) },
+  '/readyz': {
+    get: {
+      summary: 'Can the node serve pulls',
+      responses: { '200': answer('it can', ref('Ready')), '503': answer('not yet', ref('Ready')) },
+    },
+  },
+}
+
+/** The API's description, OpenAPI 3.1. */
+export function openApiDocument(version: string): Record<string, unknown> {
+  return {
+    openapi: '3.1.0',
+    info: {
+      title: 'Shoal management API',
+      version,
+      description:
+        'What changes state needs the token of the node, unless it comes over loopback and not out of a foreign page.',
+      license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
+    },
+    paths: PATHS,
+    components: { schemas: SCHEMAS, securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
+  }
+}

@@ -1,0 +1,167 @@
+import type { Request, Response } from 'express'
+import { ShoalError } from '../../base/index.ts'
+import type { ApiDeps } from './app.ts'
+import { EVENT_TYPES, type Events, type EventType } from './events.ts'
+import type { Pulls } from './pulls.ts'
+import { membersByState, peerView, taskView } from './views.ts'
+
+export interface Route {
+  method: 'get' | 'post' | 'delete'
+  /** With `{name}` for a parameter, as in OpenAPI. */
+  path: string
+  handle: (req: Request, res: Response) => unknown
+}
+
+function statusView(deps: RouteDeps): Record<string, unknown> {
+  const { manager, store, config, lag } = deps
+  const { id, name, site, addrs } = manager.self
+  const { bytes, blocks, quota } = store.usage()
+  return {
+    id,
+    name,
+    site,
+    addrs,
+    registry: config.registry,
+    version: config.version,
+    startedAt: deps.startedAt,
+    uptimeMs: Date.now() - deps.startedAt,
+    ready: deps.readiness(),
+    store: { bytes, blocks, ...(quota === undefined ? {} : { quota }) },
+    totals: manager.totals(),
+    tasks: manager
+      .tasks()
+      .filter(({ state }) => state === 'running')
+      .map((task) => taskView(task, manager)),
+    members: membersByState(manager.members.list()),
+    upstreams: deps.upstreams?.() ?? [],
+    eventLoopLagMs: lag.read(),
+    rssBytes: process.memoryUsage.rss(),
+  }
+}
+
+function pullRequest(body: unknown): { reference: string; platform?: string } {
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    throw new ShoalError('USAGE', 'the body must be an object with a reference')
+  }
+  const { reference, platform, ...rest } = body as Record<string, unknown>
+  const stray = Object.keys(rest)[0]
+  if (stray !== undefined) throw new ShoalError('USAGE', `unknown member: ${stray.slice(0, 80)}`)
+  if (typeof reference !== 'string' || !/^[\x21-\x7e]{1,512}$/.test(reference)) {
+    throw new ShoalError('NAME_INVALID', 'reference must be an image name, such as docker.io/library/redis:7')
+  }
+  if (platform === undefined) return { reference }
+  if (typeof platform !== 'string' || !/^[a-z0-9]+\/[a-z0-9]+(\/[a-z0-9.]+)?$/.test(platform)) {
+    throw new ShoalError('USAGE', 'platform must be OS/ARCH or OS/ARCH/VARIANT, such as linux/arm64')
+  }
+  return { reference, platform }
+}
+
+function eventTypes(given: unknown): ReadonlySet<EventType> {
+  if (given === undefined) return new Set(EVENT_TYPES)
+  const wanted = String(given).split(',')
+  const fit = EVENT_TYPES.filter((type) => wanted.includes(type))
+  if (fit.length !== wanted.length) {
+    throw new ShoalError('USAGE', `types must be of ${EVENT_TYPES.join(', ')}`)
+  }
+  return new Set(fit)
+}
+
+/** A signal that fires when the client goes away. */
+function gone(res: Response): AbortSignal {
+  const abort = new AbortController()
+  res.on('close', () => abort.abort(new ShoalError('ABORTED', 'the client went away')))
+  return abort.signal
+}
+
+export type RouteDeps = ApiDeps & { pulls: Pulls; events: Events; startedAt: number }
+
+/** Everything that is served, as data, so that the OpenAPI document can be held against it. */
+export function createRoutes(deps: RouteDeps): Route[] {
+  const { manager, store, pulls } = deps
+  const parameter = (req: Request, name: string): string => String(req.params[name])
+  const noPull = (id: string): ShoalError => new ShoalError('NOT_FOUND', `no pull ${id.slice(0, 80)}`)
+
+  return [
+    { method: 'get', path: '/api/v1/status', handle: (_req, res) => res.json(statusView(deps)) },
+    { method: 'get', path: '/api/v1/peers', handle: (_req, res) => res.json(manager.peers().map(peerView)) },
+    {
+      method: 'get',
+      path: '/api/v1/tasks',
+      handle: (_req, res) => res.json(manager.tasks().map((task) => taskView(task, manager))),
+    },
+    {
+      method: 'get',
+      path: '/api/v1/images',
+      handle: async (_req, res) => res.json(await deps.images()),
+    },
+    {
+      method: 'post',
+      path: '/api/v1/images',
+      handle: (req, res) => {
+        const status = pulls.start(pullRequest(req.body))
+        res.status(202).location(`/api/v1/pulls/${status.id}`).json(status)
+      },
+    },
+    { method: 'get', path: '/api/v1/pulls', handle: (_req, res) => res.json(pulls.list()) },
+    {
+      method: 'get',
+      path: '/api/v1/pulls/{id}',
+      handle: (req, res) => {
+        const id = parameter(req, 'id')
+        const status = pulls.get(id)
+        if (!status) throw noPull(id)
+        res.json(status)
+      },
+    },
+    {
+      method: 'delete',
+      path: '/api/v1/pulls/{id}',
+      handle: (req, res) => {
+        const id = parameter(req, 'id')
+        if (!pulls.cancel(id)) throw noPull(id)
+        res.status(204).end()
+      },
+    },
+    {
+      method: 'post',
+      path: '/api/v1/gc',
+      handle: async (_req, res) => res.json(await store.collect(gone(res))),
+    },
+    {
+      method: 'get',
+      path: '/api/v1/events',
+      handle: (req, res) => {
+        const types = eventTypes(req.query.types)
+        if (req.method === 'HEAD') return res.type('text/event-stream').end()
+        deps.events.attach(res, types)
+      },
+    },
+    {
+      method: 'get',
+      path: '/openapi.json',
+      // Loaded when somebody asks: a daemon has no use for its own description.
+      handle: async (_req, res) => {
+        const { openApiDocument } = await import('./openapi.ts')
+        res.json(openApiDocument(deps.config.version))
+      },
+    },
+    {
+      method: 'get',
+      path: '/metrics',
+      handle: async (_req, res) => {
+        const { type, text } = await deps.metrics.render()
+        res.type(type).send(text)
+      },
+    },
+    { method: 'get', path: '/healthz', handle: (_req, res) => res.json({ status: 'alive' }) },
+    {
+      method: 'get',
+      path: '/readyz',
+      handle: (_req, res) => {
+        const checks = deps.readiness()
+        const ready = checks.every(({ ok }) => ok)
+        res.status(ready ? 200 : 503).json({ ready, checks })
+      },
+    },
+  ]
+}

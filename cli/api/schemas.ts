@@ -1,0 +1,151 @@
+/** A JSON Schema, as OpenAPI 3.1 has them. */
+export type Schema = Record<string, unknown>
+
+export const ref = (name: string): Schema => ({ $ref: `#/components/schemas/${name}` })
+export const list = (items: Schema): Schema => ({ type: 'array', items })
+
+const text = (description?: string): Schema => ({ type: 'string', ...(description ? { description } : {}) })
+const count = (description?: string): Schema => ({
+  type: 'integer',
+  minimum: 0,
+  ...(description ? { description } : {}),
+})
+const time = count('milliseconds since the epoch')
+const oneOf = (...values: string[]): Schema => ({ type: 'string', enum: values })
+const digest: Schema = { type: 'string', pattern: '^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$' }
+
+/** An object with exactly these members; those whose name ends in `?` may be absent. */
+function object(members: Record<string, Schema>): Schema {
+  const names = Object.keys(members)
+  return {
+    type: 'object',
+    properties: Object.fromEntries(names.map((name) => [name.replace('?', ''), members[name]])),
+    required: names.filter((name) => !name.endsWith('?')),
+    additionalProperties: false,
+  }
+}
+
+const member = {
+  id: text('peer ID'),
+  name: text(),
+  site: text(),
+  addrs: { ...list(text()), description: 'multiaddrs without /p2p' },
+  state: oneOf('alive', 'suspect', 'dead', 'left'),
+  'registry?': text('HOST:PORT'),
+  'api?': text('HOST:PORT'),
+}
+
+export const SCHEMAS: Record<string, Schema> = {
+  Problem: object({
+    type: text('a URN that is stable for the kind of problem'),
+    title: text(),
+    status: { type: 'integer', minimum: 400, maximum: 599 },
+    detail: text('for people'),
+    code: text('stable, for programs'),
+    'instance?': text('what was asked for'),
+  }),
+  Sources: {
+    ...object({ local: count(), peers: count(), upstream: count() }),
+    description: 'bytes by where they came from',
+  },
+  Member: object(member),
+  Peer: object({
+    ...member,
+    connected: { type: 'boolean' },
+    rate: { type: 'number', minimum: 0, description: 'bytes a second, as measured while it sent' },
+    latencyMs: { type: 'number', minimum: 0 },
+    sent: count('bytes to it'),
+    received: count('bytes from it'),
+    shunned: { type: 'boolean', description: 'it failed often or lied: nothing is asked of it' },
+  }),
+  Task: object({
+    digest,
+    label: text('HOST/REPOSITORY it is for'),
+    'size?': count(),
+    bytesHere: count(),
+    sources: ref('Sources'),
+    coordinator: text('peer ID'),
+    coordinatorName: text(),
+    peers: count('peers that have parts of it'),
+    leases: count('ranges that this node fetches from upstream'),
+    readers: count('clients that read it'),
+    priority: oneOf('client', 'preheat'),
+    startedAt: time,
+    state: oneOf('running', 'done', 'failed'),
+    rate: count('bytes a second on average'),
+    waitingFor: text('for people'),
+    'error?': text(),
+  }),
+  Image: object({
+    reference: text(),
+    digest,
+    platforms: list(text('OS/ARCH')),
+    size: count(),
+    bytesHere: count(),
+    complete: { type: 'boolean' },
+    usedAt: time,
+  }),
+  PullRequest: object({
+    reference: { type: 'string', minLength: 1, maxLength: 512 },
+    'platform?': text("OS/ARCH or OS/ARCH/VARIANT; default this machine's"),
+  }),
+  PullBlob: object({
+    digest,
+    kind: oneOf('manifest', 'config', 'layer'),
+    'size?': count(),
+    bytesHere: count(),
+    state: oneOf('waiting', 'running', 'done', 'failed'),
+    sources: ref('Sources'),
+  }),
+  Pull: object({
+    id: text(),
+    reference: text(),
+    'platform?': text(),
+    state: oneOf('running', 'done', 'failed', 'cancelled'),
+    'digest?': digest,
+    startedAt: time,
+    'finishedAt?': time,
+    blobs: list(ref('PullBlob')),
+    'size?': count(),
+    bytesHere: count(),
+    sources: ref('Sources'),
+    'error?': ref('Problem'),
+  }),
+  Upstream: object({
+    host: text(),
+    requests: count(),
+    failures: count(),
+    'lastOkAt?': time,
+    'lastFailureAt?': time,
+    'lastError?': text(),
+  }),
+  ReadyCheck: object({ name: text(), ok: { type: 'boolean' }, 'reason?': text() }),
+  Ready: object({ ready: { type: 'boolean' }, checks: list(ref('ReadyCheck')) }),
+  Health: object({ status: { const: 'alive' } }),
+  Collected: object({ blobs: count('blobs that were evicted'), bytes: count('bytes that were freed') }),
+  Status: object({
+    id: text('peer ID'),
+    name: text(),
+    site: text(),
+    addrs: { ...list(text()), description: 'multiaddrs without /p2p; another node bootstraps from them' },
+    registry: text('HOST:PORT that runtimes pull from'),
+    version: text(),
+    startedAt: time,
+    uptimeMs: count(),
+    ready: list(ref('ReadyCheck')),
+    store: object({ bytes: count(), blocks: count(), 'quota?': count() }),
+    totals: object({ peersIn: count(), peersOut: count(), upstream: count(), local: count() }),
+    tasks: { ...list(ref('Task')), description: 'those under way' },
+    members: {
+      ...object({ alive: count(), suspect: count(), dead: count(), left: count() }),
+      description: 'known nodes by state, this one included',
+    },
+    upstreams: list(ref('Upstream')),
+    eventLoopLagMs: object({
+      p50: { type: 'number', minimum: 0 },
+      p99: { type: 'number', minimum: 0 },
+      max: { type: 'number', minimum: 0 },
+    }),
+    rssBytes: count(),
+  }),
+}

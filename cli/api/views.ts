@@ -1,0 +1,56 @@
+import type { Manager, Member, PeerStatus, TaskStatus } from '../../manager/index.ts'
+
+/** A node's name, for people; the peer ID where it is not known. */
+function nameOf(id: string, manager: Manager): string {
+  return manager.members.find(id)?.name ?? id
+}
+
+/** One sentence part on what a task needs next: what a person looks for when a pull is slow. */
+export function waitingFor(task: TaskStatus, manager: Manager): string {
+  if (task.state !== 'running') return 'nothing'
+  const here = task.coordinator === manager.self.id
+  const coordinator = here ? undefined : manager.members.find(task.coordinator)
+  if (coordinator && coordinator.state !== 'alive') {
+    return `its coordinator ${coordinator.name}, which is ${coordinator.state}`
+  }
+  if (task.leases > 0) return task.peers > 0 ? 'upstream and peers' : 'upstream'
+  if (task.peers > 0) return 'peers'
+  return here
+    ? 'a neighbour that has it, or upstream'
+    : `an answer of its coordinator ${nameOf(task.coordinator, manager)}`
+}
+
+/** A task as the API tells it; the average rate is bytes a second since it began. */
+export function taskView(task: TaskStatus, manager: Manager, now = Date.now()): Record<string, unknown> {
+  const seconds = Math.max(0.001, (now - task.startedAt) / 1000)
+  return {
+    ...task,
+    coordinatorName: nameOf(task.coordinator, manager),
+    rate: Math.round((task.sources.peers + task.sources.upstream) / seconds),
+    waitingFor: waitingFor(task, manager),
+  }
+}
+
+export function memberView(member: Member): Record<string, unknown> {
+  const { id, name, site, addrs, state, registry, api } = member
+  return {
+    id,
+    name,
+    site,
+    addrs,
+    state,
+    ...(registry === undefined ? {} : { registry }),
+    ...(api === undefined ? {} : { api }),
+  }
+}
+
+export function peerView({ member, ...rest }: PeerStatus): Record<string, unknown> {
+  return { ...memberView(member), ...rest }
+}
+
+/** How many members are in which state, self included. */
+export function membersByState(members: Member[]): Record<Member['state'], number> {
+  const count = { alive: 0, suspect: 0, dead: 0, left: 0 }
+  for (const { state } of members) count[state]++
+  return count
+}

@@ -1,0 +1,217 @@
+import { createServer, type RequestListener, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { type Digest, digestOf, silentLog } from '../../base/index.ts'
+import type { BlockStore } from '../../blockstore/index.ts'
+import {
+  type ApiDeps,
+  createApi,
+  createLagMeter,
+  createMetrics,
+  createReadiness,
+  nodeInstruments,
+  type PullImage,
+  type PullProgress,
+  processInstruments,
+} from '../../cli/api/index.ts'
+import type { Manager, ManagerEvent, Member, TaskStatus } from '../../manager/index.ts'
+
+export const TOKEN = 'a-token-for-tests'
+
+export function member(name: string, state: Member['state'] = 'alive'): Member {
+  return {
+    id: `12D3KooW${name}`,
+    name,
+    site: 'default',
+    addrs: ['/ip4/127.0.0.1/tcp/5082'],
+    state,
+    incarnation: 1,
+  }
+}
+
+export function digest(seed: string): Digest {
+  return digestOf(Buffer.from(seed))
+}
+
+export function task(seed: string, over: Partial<TaskStatus> = {}): TaskStatus {
+  return {
+    digest: digest(seed),
+    label: 'docker.io/library/redis',
+    size: 1000,
+    bytesHere: 400,
+    sources: { local: 0, peers: 300, upstream: 100 },
+    coordinator: member('self').id,
+    peers: 2,
+    leases: 1,
+    readers: 1,
+    priority: 'client',
+    startedAt: Date.now() - 1000,
+    state: 'running',
+    ...over,
+  }
+}
+
+/** A manager that knows what it is told and can be made to speak: the network is not what these tests are about. */
+export function standInManager(
+  members: Member[] = [member('self'), member('other')],
+  tasks: TaskStatus[] = [],
+) {
+  const listeners = new Set<(event: ManagerEvent) => void>()
+  const self = members[0]!
+  const manager = {
+    self,
+    members: {
+      self,
+      list: () => members,
+      site: () => members,
+      find: (nameOrId: string) => members.find(({ id, name }) => id === nameOrId || name === nameOrId),
+      onChange: () => () => {},
+      doubt: () => {},
+      settled: Promise.resolve(),
+    },
+    tasks: () => tasks,
+    peers: () =>
+      members.slice(1).map((one) => ({
+        member: one,
+        connected: one.state === 'alive',
+        rate: 1e6,
+        latencyMs: 1.5,
+        sent: 10,
+        received: 20,
+        shunned: false,
+      })),
+    totals: () => ({ peersIn: 300, peersOut: 50, upstream: 100, local: 25 }),
+    onEvent: (listener: (event: ManagerEvent) => void) => {
+      listeners.add(listener)
+      return () => listeners.delete(listener)
+    },
+    close: async () => {},
+  }
+  return {
+    manager: manager as unknown as Manager,
+    emit: (event: ManagerEvent) => {
+      for (const listener of listeners) listener(event)
+    },
+    listeners,
+  }
+}
+
+export function standInStore(): BlockStore {
+  return {
+    usage: () => ({ bytes: 4096, blocks: 3, quota: 1 << 20 }),
+    collect: async () => ({ blobs: 1, bytes: 512 }),
+    close: async () => {},
+  } as unknown as BlockStore
+}
+
+/** A pull of one manifest and one layer that goes on when it is told to. */
+export function standInPull() {
+  const wanted: { reference: string; platform?: string }[] = []
+  const gates: { go: (how?: Error) => void; progress: (bytes: number) => void }[] = []
+  const progressOf = (bytes: number): PullProgress => ({
+    digest: digest('manifest'),
+    blobs: [
+      {
+        digest: digest('manifest'),
+        kind: 'manifest',
+        size: 10,
+        bytesHere: 10,
+        state: 'done',
+        sources: { local: 0, peers: 10, upstream: 0 },
+      },
+      {
+        digest: digest('layer'),
+        kind: 'layer',
+        size: 990,
+        bytesHere: bytes,
+        state: bytes === 990 ? 'done' : 'running',
+        sources: { local: 0, peers: 0, upstream: bytes },
+      },
+    ],
+  })
+  const pull: PullImage = (request, { signal, onProgress }) => {
+    wanted.push(request)
+    return new Promise((resolve, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason as Error))
+      onProgress(progressOf(0))
+      gates.push({
+        go: (how) => (how ? reject(how) : resolve(progressOf(990))),
+        progress: (bytes) => onProgress(progressOf(bytes)),
+      })
+    })
+  }
+  return { pull, wanted, gates }
+}
+
+export interface Listening {
+  server: Server
+  host: string
+  port: number
+  url: string
+  close(): Promise<void>
+}
+
+export async function listen(listener: RequestListener, host = '127.0.0.1'): Promise<Listening> {
+  const server = createServer(listener)
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(0, host, resolve)
+  })
+  const { port } = server.address() as AddressInfo
+  return {
+    server,
+    host,
+    port,
+    url: `http://${host}:${port}`,
+    close: async () => {
+      server.closeAllConnections()
+      await new Promise((resolve) => server.close(resolve))
+    },
+  }
+}
+
+/** The whole API over stand-ins, listening. */
+export async function startApi(over: Partial<ApiDeps> = {}, host?: string) {
+  const spoken = standInManager(undefined, [task('running'), task('gone', { state: 'done', leases: 0 })])
+  const puller = standInPull()
+  const lag = createLagMeter()
+  const readiness = createReadiness({ store: 'the store is opening' })
+  const store = standInStore()
+  const { manager } = spoken
+  const upstreams = () => [{ host: 'docker.io', requests: 7, failures: 1, lastError: '503' }]
+  const api = createApi({
+    manager,
+    store,
+    images: async () => [
+      {
+        reference: 'docker.io/library/redis:7',
+        digest: digest('manifest'),
+        platforms: ['linux/amd64'],
+        size: 1000,
+        bytesHere: 400,
+        complete: false,
+        usedAt: 1,
+      },
+    ],
+    pull: puller.pull,
+    metrics: createMetrics([...nodeInstruments({ manager, store, upstreams }), ...processInstruments(lag)]),
+    lag,
+    readiness: readiness.checks,
+    upstreams,
+    config: { token: TOKEN, version: '1.2.3', registry: '127.0.0.1:5080', names: ['edge-1'] },
+    log: silentLog(),
+    ...over,
+  })
+  const at = await listen(api.app, host)
+  return {
+    ...at,
+    api,
+    readiness,
+    ...spoken,
+    ...puller,
+    close: async () => {
+      await api.close()
+      lag.close()
+      await at.close()
+    },
+  }
+}
