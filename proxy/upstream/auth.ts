@@ -128,7 +128,7 @@ export function createAuth(options: { secrets: Secrets; requester: Requester; lo
         accept: 'application/json',
         ...(post ? { 'content-type': 'application/x-www-form-urlencoded' } : {}),
       },
-      authorization: secret && 'password' in secret ? basicHeader(secret) : undefined,
+      ownHeaders: secret && 'password' in secret ? { authorization: basicHeader(secret) } : {},
       ...(post ? { body: new URLSearchParams(fields).toString() } : {}),
       verified: false,
       signal,
@@ -180,7 +180,7 @@ export function createAuth(options: { secrets: Secrets; requester: Requester; lo
   }
 }
 
-function basicHeader({ username, password }: { username: string; password: string }): string {
+export function basicHeader({ username, password }: { username: string; password: string }): string {
   return `Basic ${Buffer.from(`${username}:${password}`).toString('base64')}`
 }
 

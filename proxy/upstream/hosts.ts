@@ -17,6 +17,15 @@ export interface Target {
   label: string
 }
 
+export interface Hosts {
+  /** @throws NAME_INVALID */
+  resolve(ref: RepositoryRef): Target
+  /** Where a host is, whatever the repository. @throws NAME_INVALID */
+  place(host: string): Place
+}
+
+type Place = Pick<Target, 'host' | 'origin' | 'credentialHost'> & { base: string }
+
 /** Names of Docker Hub; its own host is the only one that differs from what people write. */
 const HUB = new Set(['docker.io', 'index.docker.io', 'registry-1.docker.io'])
 const HUB_URL = 'https://registry-1.docker.io'
@@ -35,34 +44,31 @@ export function canonicalHost(host: string): string {
  * (`/v2/PREFIX/NAME`, as pull-through projects of Harbor and others have it), while a path with a segment `v2` is the
  * API's root as it stands (`https://HOST/registry/v2`). @throws CONFIG
  */
-export function createHosts(mirrors: Record<string, string>): { resolve(ref: RepositoryRef): Target } {
+export function createHosts(mirrors: Record<string, string>): Hosts {
   const mapped = new Map<string, { origin: string; base: string }>()
   for (const [host, text] of Object.entries(mirrors)) mapped.set(canonicalHost(host), parseMirror(host, text))
   const hub = parseMirror('docker.io', HUB_URL)
 
-  /** @throws NAME_INVALID */
+  function place(name: string): Place {
+    const host = canonicalHost(name)
+    if (!HOST.test(host)) throw new ShoalError('NAME_INVALID', `not a registry's name: ${name.slice(0, 100)}`)
+    const { origin, base } = mapped.get(host) ?? (host === 'docker.io' ? hub : unmapped(host))
+    return { host, origin, base, credentialHost: canonicalHost(new URL(origin).host) }
+  }
+
   function resolve(ref: RepositoryRef): Target {
-    const host = canonicalHost(ref.host)
-    if (!HOST.test(host))
-      throw new ShoalError('NAME_INVALID', `not a registry's name: ${ref.host.slice(0, 100)}`)
+    const { base, ...rest } = place(ref.host)
     if (!REPOSITORY.test(ref.repository) || ref.repository.length > 255) {
       throw new ShoalError('NAME_INVALID', `not a repository's name: ${ref.repository.slice(0, 300)}`)
     }
-    const official = host === 'docker.io' && !ref.repository.includes('/')
+    const official = rest.host === 'docker.io' && !ref.repository.includes('/')
     const name = official ? `library/${ref.repository}` : ref.repository
-    const place = mapped.get(host) ?? (host === 'docker.io' ? hub : unmapped(host))
-    const path = `${place.base}/${name}`
-    return {
-      host,
-      origin: place.origin,
-      path,
-      credentialHost: canonicalHost(new URL(place.origin).host),
-      repository: path.slice(path.indexOf('/v2/') + 4),
-      label: `${host}/${name}`,
-    }
+    const path = `${base}/${name}`
+    const repository = path.slice(path.indexOf('/v2/') + 4)
+    return { ...rest, path, repository, label: `${rest.host}/${name}` }
   }
 
-  return { resolve }
+  return { resolve, place }
 }
 
 function unmapped(host: string): { origin: string; base: string } {

@@ -12,10 +12,9 @@ const PASSING = new Set([408, 429, 500, 502, 503, 504])
 export interface Ask {
   url: URL
   method: 'GET' | 'HEAD' | 'POST'
-  /** Without Authorization. */
   headers: Record<string, string>
   /** Sent to the URL's own origin only, wherever it redirects to. */
-  authorization: string | undefined
+  ownHeaders: Record<string, string>
   body?: string
   /** What comes is checked against a digest, so a redirect from https to http does no harm. */
   verified: boolean
@@ -58,7 +57,7 @@ export function createRequester(options: {
 
   /** Follows redirects. */
   async function once(request: Ask): Promise<Reply | Miss> {
-    let { url, authorization } = request
+    let { url, ownHeaders } = request
     let digest: string | undefined
     for (let hop = 0; ; hop++) {
       const pass = circuits.enter(url.origin)
@@ -71,7 +70,7 @@ export function createRequester(options: {
             ...request.headers,
             'accept-encoding': 'identity',
             'user-agent': 'shoal',
-            ...(authorization === undefined ? {} : { authorization }),
+            ...ownHeaders,
           },
           ...(request.body === undefined ? {} : { body: request.body }),
           signal: request.signal,
@@ -99,7 +98,7 @@ export function createRequester(options: {
           details: { status: answer.status, upstream: request.where },
         })
       }
-      if (next.origin !== request.url.origin) authorization = undefined
+      if (next.origin !== request.url.origin) ownHeaders = {}
       url = next
     }
   }

@@ -2,6 +2,9 @@ import type { Log } from '../../base/index.ts'
 import { createDockerConfig, type Secret } from './docker-config.ts'
 import { canonicalHost, type Target } from './hosts.ts'
 
+/** The part of a target that says whose credentials fit. */
+type Whose = Pick<Target, 'host' | 'credentialHost'>
+
 export type { Secret }
 
 /** Helpers may be slow or ask a person: their answers are kept for this long. */
@@ -9,9 +12,9 @@ const KEEP_MS = 60_000
 
 /** What this node has been given for the registries. */
 export interface Secrets {
-  find(target: Target, signal: AbortSignal): Promise<Secret | undefined>
+  find(target: Whose, signal: AbortSignal): Promise<Secret | undefined>
   /** Upstream refused it: look again next time. */
-  forget(target: Target): void
+  forget(target: Whose): void
 }
 
 /**

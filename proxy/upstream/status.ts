@@ -21,7 +21,8 @@ export async function statusError(reply: Reply, where: string): Promise<ShoalErr
   if (status === 403 && !foreign) return new ShoalError('DENIED', text, { details })
   if (status === 404) return new ShoalError('NOT_FOUND', text, { details })
   const later = retryAfterMs(headers['retry-after'])
-  if (later !== undefined) details.retryAfterMs = later
+  // Seconds.
+  if (later !== undefined) details.retryAfter = Math.ceil(later / 1000)
   return new ShoalError('UPSTREAM_STATUS', text, { details })
 }
 

@@ -9,7 +9,7 @@ import type {
   UpstreamConfig,
   UpstreamOptions,
 } from '../types.ts'
-import { createAuth } from './auth.ts'
+import { basicHeader, createAuth } from './auth.ts'
 import { readAll } from './body.ts'
 import { createCircuits } from './circuit.ts'
 import { createHosts, type Target } from './hosts.ts'
@@ -22,6 +22,7 @@ import { contentLength, createTransport } from './transport.ts'
 
 const HEAD_MS = 5_000
 const BODY_MS = 30_000
+const IDENTITY_MS = 5_000
 const SMALL_BYTES = 4 * 1024 * 1024
 const REFERENCE = /^(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|sha(?:256:[0-9a-f]{64}|512:[0-9a-f]{128}))$/
 const MANIFEST_TYPES = [
@@ -55,11 +56,14 @@ export function createUpstream(options: { config: UpstreamConfig; log: Log }): U
   async function authorized(
     target: Target,
     request: { method: 'GET' | 'HEAD'; url: URL; headers: Record<string, string>; verified: boolean },
-    call: { credential: Credential; signal: AbortSignal; deadline: number },
+    call: { credential: Credential; via?: string[]; signal: AbortSignal; deadline: number },
   ): Promise<Reply> {
     const { credential, signal, deadline } = call
-    const ask = (authorization: string | undefined): Promise<Reply> =>
-      requester.ask({ ...request, authorization, signal, deadline, where: target.label })
+    const via = call.via?.length ? { 'x-shoal-via': call.via.join(', ') } : {}
+    const ask = (authorization: string | undefined): Promise<Reply> => {
+      const ownHeaders = { ...via, ...(authorization === undefined ? {} : { authorization }) }
+      return requester.ask({ ...request, ownHeaders, signal, deadline, where: target.label })
+    }
     if (credential.kind === 'client') return ask(credential.authorization)
     const used = await auth.current(target, call)
     const first = await ask(used)
@@ -105,7 +109,7 @@ export function createUpstream(options: { config: UpstreamConfig; log: Log }): U
       const direct = {
         ...request,
         url: shortcut,
-        authorization: undefined,
+        ownHeaders: {},
         signal,
         deadline,
         where: target.label,
@@ -226,10 +230,16 @@ export function createUpstream(options: { config: UpstreamConfig; log: Log }): U
     head,
     fetch,
     get,
-    origin: (ref, kind, digest, credential) => ({
+    origin: (ref, kind, digest, credential, via) => ({
       label: `${ref.host}/${ref.repository}`,
-      fetch: (range, signal) => fetch(ref, kind, digest, { credential, signal, range }),
+      fetch: (range, signal) =>
+        fetch(ref, kind, digest, { credential, signal, range, ...(via ? { via } : {}) }),
     }),
+    async identity(host) {
+      const secret = await secrets.find(hosts.place(host), AbortSignal.timeout(IDENTITY_MS))
+      if (!secret) return undefined
+      return 'password' in secret ? basicHeader(secret) : `Identity ${secret.identityToken}`
+    },
     close: transport.close,
   }
 }
