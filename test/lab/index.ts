@@ -1,4 +1,5 @@
 export type { BlobTiming, PullOptions, PullReport } from './client.ts'
+export type { FakeUpstream, WireFault } from './fake.ts'
 export { type ImageSpec, MEDIA } from './image.ts'
 export { createLab, enter, type Host, type Lab, type LabOptions } from './lab.ts'
 export { parseRate, type Uplink, type UplinkCounters } from './network.ts'

@@ -2,7 +2,9 @@ import { randomBytes } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import type { FakeAuth } from '../fakes/registry.ts'
 import type { PullOptions, PullReport } from './client.ts'
+import { type FakeUpstream, startFakeUpstream } from './fake.ts'
 import type { ImageSpec } from './image.ts'
 import { createNetwork, type Uplink, type UplinkCounters } from './network.ts'
 import type { Pushed } from './push.ts'
@@ -57,6 +59,8 @@ export interface Lab {
   exec(command: string[], options?: RunOptions): Promise<RunResult>
   /** Makes images and pushes them to the cloud's registry (or its private one), past the uplink. */
   push(images: ImageSpec[], options?: { private?: boolean }): Promise<Pushed[]>
+  /** Starts the misbehaving registry of test/fakes in the cloud, behind the same uplink as the real one. */
+  fakeUpstream(options?: { bytesPerSecond?: number; auth?: FakeAuth }): Promise<FakeUpstream>
   uplink(): Promise<UplinkCounters>
   cutUplink(): Promise<void>
   restoreUplink(): Promise<void>
@@ -100,6 +104,7 @@ async function build(label: { name: string; dir: string }, options: LabOptions):
   )
   const clusterKey = join(dir, 'cluster.key')
   writeFileSync(clusterKey, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 })
+  let fakePort = 5002
   const registry = `http://${cloudAddress}:5000`
   const privateRegistry = `http://${cloudAddress}:5001`
 
@@ -140,6 +145,7 @@ async function build(label: { name: string; dir: string }, options: LabOptions):
       const { stdout } = await run([process.execPath, join(HERE, 'push.ts'), ...target], { netns: cloud })
       return JSON.parse(stdout) as Pushed[]
     },
+    fakeUpstream: (opts = {}) => startFakeUpstream(cloud, { host: cloudAddress, port: fakePort++, ...opts }),
     uplink: () => network.counters(),
     cutUplink: () => network.uplink(false),
     restoreUplink: () => network.uplink(true),
