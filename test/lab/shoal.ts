@@ -12,6 +12,7 @@ export interface ShoalOptions {
   flags?: string[]
   /** `HOST=URL`. */
   upstreams?: string[]
+  /** The file; empty: none is given. */
   clusterKey?: string
   bootstrap?: string[]
   env?: Record<string, string>
@@ -56,7 +57,7 @@ export async function startShoal(
     ['--listen', multiaddr],
     ['--name', place.name],
   ]
-  if (options.clusterKey !== undefined) own.push(['--cluster-key', options.clusterKey])
+  if (options.clusterKey) own.push(['--cluster-key', options.clusterKey])
   const given = options.flags ?? []
   const flags = [
     ...own.filter(([name]) => !given.includes(name)).flat(),
