@@ -1,1 +1,14 @@
+export { type Image, platformName } from './images.ts'
+export { hostPlatform, type Platform, parsePlatform } from './platform.ts'
+export { type PartProgress, type PullResult, pullImage } from './pull.ts'
+export { formatReference, parseReference, type Reference } from './reference.ts'
+export {
+  createProxy,
+  listImages,
+  type Proxy,
+  type ProxyConfig,
+  type ProxyDependencies,
+  type ProxyParts,
+} from './registry/index.ts'
 export * from './types.ts'
+export { createUpstream } from './upstream/index.ts'

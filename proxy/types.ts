@@ -46,7 +46,7 @@ export interface Upstream {
    * What the `node` credential of a host is, so that nodes with the same one can know it: the Authorization header's
    * form (`Basic …`), or undefined where there is none and the node asks as anybody. A secret: hash it, never show it.
    */
-  identity?(host: string): Promise<string | undefined>
+  identity(host: string): Promise<string | undefined>
   close(): Promise<void>
 }
 

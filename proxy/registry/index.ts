@@ -1,0 +1,154 @@
+import express, { type Express, type Request, type Response } from 'express'
+import { ShoalError } from '../../base/index.ts'
+import type { Image } from '../images.ts'
+import type { Credential } from '../types.ts'
+import { type Exchange, runExchange, sendFailure, sourceOf } from './exchange.ts'
+import { failureOf, type Subject } from './failure.ts'
+import { createParts, type ProxyDependencies, type ProxyParts } from './parts.ts'
+import { noneMatch } from './ranges.ts'
+import { parseRoute, type Route } from './route.ts'
+
+export type { ProxyConfig, ProxyDependencies, ProxyParts } from './parts.ts'
+
+/** A question that came through so many nodes is going in circles, whoever they are. */
+const MAX_HOPS = 8
+const SWEEP_MS = 24 * 3_600_000
+
+export interface Proxy {
+  /** The pull side of the OCI distribution spec v1.1; give it to an HTTP server. */
+  handler: Express
+  /** For pulling and listing without HTTP. */
+  parts: ProxyParts
+  close(): Promise<void>
+}
+
+/** The registry that runtimes pull from. `name` is shown to clients as `X-Shoal-Node`. */
+export function createProxy(dependencies: ProxyDependencies & { name: string }): Proxy {
+  const { manager, log } = dependencies
+  const parts = createParts(dependencies)
+  const node = dependencies.name.replace(/[^ -~]/g, '?')
+
+  async function answer(exchange: Exchange, route: Route): Promise<void> {
+    const { request, signal } = exchange
+    if (route.type === 'ping') {
+      exchange.reply(200, { 'Content-Type': 'application/json' }, Buffer.from('{}'))
+      return
+    }
+    const via = hopsOf(request.headers['x-shoal-via'])
+    if (via.includes(manager.self.id) || via.length >= MAX_HOPS) {
+      throw new ShoalError(
+        'LOOP',
+        'this request went through this node before: nodes are upstreams of each other',
+      )
+    }
+    const authorization = request.headers.authorization
+    const credential: Credential =
+      authorization === undefined ? { kind: 'node' } : { kind: 'client', authorization }
+    const { ref } = route
+    exchange.facts.repository = `${ref.host}/${ref.repository}`
+    const ask = await parts.ask(ref, credential, { via, accept: request.headers.accept, signal })
+    switch (route.type) {
+      case 'blob':
+        exchange.facts.reference = route.digest
+        return parts.serveBlob(exchange, ask, route.digest)
+      case 'tags':
+        return parts.serveTags(exchange, ask, route.page)
+      case 'referrers':
+        exchange.facts.reference = route.digest
+        return parts.serveReferrers(exchange, ask, route.digest, route.page)
+      case 'manifest':
+        return serveManifest(exchange, ask, route)
+    }
+  }
+
+  async function serveManifest(
+    exchange: Exchange,
+    ask: Awaited<ReturnType<ProxyParts['ask']>>,
+    route: Extract<Route, { type: 'manifest' }>,
+  ): Promise<void> {
+    const options = { priority: 'client', pulled: !exchange.head } as const
+    exchange.facts.reference = 'tag' in route ? route.tag : route.digest
+    const found =
+      'tag' in route
+        ? await parts.manifests.byTag(ask, route.tag, options)
+        : await parts.manifests.byDigest(ask, route.digest, options)
+    exchange.facts.sources = () => found.sources
+    const stale = found.staleMs === undefined ? undefined : Math.round(found.staleMs / 1000)
+    if (stale !== undefined) exchange.facts.stale = stale
+    const headers = {
+      'Content-Type': found.mediaType,
+      'Docker-Content-Digest': found.digest,
+      ETag: `"${found.digest}"`,
+      'X-Shoal-Source': sourceOf(found.sources),
+      ...(stale === undefined ? {} : { 'X-Shoal-Stale': stale }),
+    }
+    if (noneMatch(exchange.request.headers['if-none-match'], headers.ETag)) {
+      exchange.begin(304, headers)
+      exchange.response.end()
+    } else {
+      exchange.reply(200, headers, found.bytes)
+    }
+  }
+
+  function handle(request: Request, response: Response): void {
+    request.socket.setNoDelay(true)
+    response.setHeader('Docker-Distribution-API-Version', 'registry/2.0')
+    response.setHeader('X-Content-Type-Options', 'nosniff')
+    response.setHeader('X-Shoal-Node', node)
+    const head = request.method === 'HEAD'
+    if (!head && request.method !== 'GET') {
+      const message = 'this registry is for pulling only'
+      sendFailure(response, false, {
+        status: 405,
+        code: 'UNSUPPORTED',
+        message,
+        headers: { Allow: 'GET, HEAD', Connection: 'close' },
+      })
+      return
+    }
+    let subject: Subject = 'name'
+    const options = { patienceMs: parts.patienceMs, log, subject: () => subject }
+    void runExchange(request, response, options, async (exchange) => {
+      const route = parseRoute(request.url, parts.defaultHost)
+      if (route.type === 'manifest' || route.type === 'blob') subject = route.type
+      await answer(exchange, route)
+    })
+  }
+
+  const app = express()
+  app.disable('x-powered-by')
+  app.disable('etag')
+  app.use(handle)
+  app.use((error: unknown, _request: Request, response: Response, _next: () => void) => {
+    log.error({ error: String(error) }, 'a request could not be handled')
+    if (response.headersSent) response.destroy()
+    else sendFailure(response, false, failureOf(error, 'name'))
+  })
+
+  const sweeping = setInterval(() => {
+    parts.sweep().catch((error: unknown) => log.warn({ error: String(error) }, 'sweeping failed'))
+  }, SWEEP_MS)
+  sweeping.unref()
+
+  return {
+    handler: app,
+    parts,
+    async close() {
+      clearInterval(sweeping)
+    },
+  }
+}
+
+/** The images that came through this node and of which something is here. */
+export function listImages(parts: ProxyParts): Promise<Image[]> {
+  return parts.images.list()
+}
+
+function hopsOf(header: string | string[] | undefined): string[] {
+  const text = Array.isArray(header) ? header.join(',') : (header ?? '')
+  return text
+    .split(',')
+    .map((hop) => hop.trim())
+    .filter((hop) => hop !== '')
+    .slice(0, MAX_HOPS + 1)
+}
