@@ -1,1 +1,3 @@
+export { cidOf, cidOfHash, hashOfCid, isCid } from './cid.ts'
+export { type BlockStoreOptions, openBlockStore } from './open.ts'
 export * from './types.ts'

@@ -1,0 +1,220 @@
+import { statfs } from 'node:fs/promises'
+import { join } from 'node:path'
+import { ClassicLevel } from 'classic-level'
+import { type Log, ShoalError } from '../base/index.ts'
+import { isNoSpace, noSpace } from './faults.ts'
+import type { Spare } from './spare.ts'
+
+export type Op = { type: 'put'; key: string; value: string } | { type: 'del'; key: string }
+
+export interface Range {
+  /** First key of the range, left out itself with `after`. */
+  from: string
+  after?: boolean
+  /** First key beyond it. */
+  to: string
+  limit?: number
+}
+
+/** The index: a LevelDB that survives a full disk. Keys and values are text. */
+export interface KeyIndex {
+  get(key: string): Promise<string | undefined>
+  has(key: string): Promise<boolean>
+  hasMany(keys: string[]): Promise<boolean[]>
+  /** Entries in key order, as they are at one moment. */
+  entries(range: Range): Promise<[key: string, value: string][]>
+  keys(range: Range): Promise<string[]>
+  /**
+   * All of the operations or none. One write at a time: the caller sees to that. What the error isNoSpace is for left
+   * nothing behind, however often the index has to be opened anew before it works again.
+   */
+  write(ops: Op[]): Promise<void>
+  close(): Promise<void>
+}
+
+// LevelDB's own default is made for servers. This is enough here, and bounds its memory and the tables it maps.
+const LEVEL_OPTIONS = {
+  cacheSize: 2 * 1024 * 1024,
+  writeBufferSize: 1024 * 1024,
+  maxFileSize: 1024 * 1024,
+  maxOpenFiles: 74,
+}
+/** Room that opening it may need: the table written out of the log, and a little. */
+const REOPEN_BYTES = 2 * 1024 * 1024
+/** Bytes that an iterator fetches per trip through the thread pool. */
+const ITERATE_BYTES = 256 * 1024
+
+type Level = ClassicLevel<string, string>
+
+/**
+ * Opens `index/` in `dir`; its lock is the store's lock.
+ * @throws STORE_LOCKED | STORE_FULL (as isNoSpace) | STORE_BROKEN
+ * @returns the index, and whether LevelDB had to repair it, so that nothing in it can be taken for granted
+ */
+export async function openKeyIndex({
+  dir,
+  spare,
+  log,
+}: {
+  dir: string
+  spare: Spare
+  log: Log
+}): Promise<{ index: KeyIndex; repaired: boolean }> {
+  const location = join(dir, 'index')
+  let repaired = false
+  let level = await openFirst()
+  /** Users of `level` at work, and the gate that holds back new ones while it is opened anew. */
+  let users = 0
+  let onIdle: (() => void) | undefined
+  let gate: Promise<void> | undefined
+  /**
+   * Set by a write that failed for want of room. LevelDB's log may then hold a torn record, behind which nothing would be
+   * found after a restart, or its compaction has stopped for good: both ask for opening it anew before another write.
+   */
+  let broken = false
+  /** Puts back what the failed write touched: its record may have got into the log all the same. */
+  let undo: Op[] = []
+
+  async function openLevel(): Promise<Level> {
+    const opened: Level = new ClassicLevel(location)
+    await opened.open(LEVEL_OPTIONS)
+    return opened
+  }
+
+  async function openFirst(): Promise<Level> {
+    try {
+      return await openLevel()
+    } catch (error) {
+      const code = levelCode(error)
+      if (code === 'LEVEL_LOCKED') {
+        throw new ShoalError('STORE_LOCKED', `another daemon uses the block store in ${dir}`, {
+          cause: error,
+        })
+      }
+      // From here on the lock was ours, if only for a moment: the spare file is too.
+      if (isNoSpace(error)) {
+        await spare.release()
+        return openLevel()
+      }
+      if (code !== 'LEVEL_CORRUPTION') throw error
+      log.warn({ dir, error: levelMessage(error) }, 'the index is damaged: repairing it')
+      repaired = true
+      await ClassicLevel.repair(location)
+      return openLevel()
+    }
+  }
+
+  async function using<T>(work: (level: Level) => Promise<T>): Promise<T> {
+    while (gate) await gate
+    if (level.status !== 'open') await reopen()
+    users++
+    try {
+      return await work(level)
+    } finally {
+      users--
+      if (users === 0) onIdle?.()
+    }
+  }
+
+  function reopen(): Promise<void> {
+    const work = (async () => {
+      if (users > 0) {
+        await new Promise<void>((resolve) => {
+          onIdle = resolve
+        })
+        onIdle = undefined
+      }
+      if (level.status === 'open') await level.close()
+      level = await openLevel()
+    })()
+    gate = work.then(
+      () => {},
+      () => {},
+    )
+    return work.finally(() => {
+      gate = undefined
+    })
+  }
+
+  async function recover(): Promise<void> {
+    await spare.release()
+    const { bavail, bsize } = await statfs(dir)
+    // Closing it now would take the reads away too, and nothing is lost by waiting: what was acknowledged is in the log.
+    if (bavail * bsize < REOPEN_BYTES) throw noSpace('no room on the disk for the index')
+    log.info({ dir }, 'opening the index anew after a full disk')
+    await reopen()
+    if (undo.length > 0) await level.batch(undo)
+    undo = []
+    broken = false
+  }
+
+  function attempt(ops: Op[]): Promise<void> {
+    return using(async (open) => {
+      try {
+        await open.batch(ops)
+      } catch (error) {
+        if (isNoSpace(error)) {
+          broken = true
+          undo = ops.map(({ key }) => {
+            const value = open.getSync(key)
+            return value === undefined ? { type: 'del', key } : { type: 'put', key, value }
+          })
+        }
+        throw error
+      }
+    })
+  }
+
+  const index: KeyIndex = {
+    async get(key) {
+      // Synchronous inside: a look into memory tables and cached pages is shorter than the way to the thread pool.
+      return using(async (open) => open.getSync(key))
+    },
+    has: (key) => using((open) => open.has(key)),
+    hasMany: (keys) => using((open) => open.hasMany(keys)),
+    entries: (range) => using((open) => open.iterator(levelRange(range)).all()),
+    keys: (range) => using((open) => open.keys(levelRange(range)).all()),
+    async write(ops) {
+      if (ops.length === 0) return
+      if (broken) await recover()
+      try {
+        await attempt(ops)
+      } catch (error) {
+        if (!isNoSpace(error)) throw error
+        await recover()
+        await attempt(ops)
+      }
+    },
+    async close() {
+      while (gate) await gate
+      if (level.status === 'open') await level.close()
+    },
+  }
+  return { index, repaired }
+}
+
+function levelRange({ from, after, to, limit }: Range): {
+  gt?: string
+  gte?: string
+  lt: string
+  limit: number
+  highWaterMarkBytes: number
+} {
+  return {
+    ...(after ? { gt: from } : { gte: from }),
+    lt: to,
+    limit: limit ?? -1,
+    highWaterMarkBytes: ITERATE_BYTES,
+  }
+}
+
+/** abstract-level wraps what opening failed of in LEVEL_DATABASE_NOT_OPEN. */
+function levelCode(error: unknown): string | undefined {
+  const { code, cause } = error as { code?: string; cause?: { code?: string } }
+  return cause?.code ?? code
+}
+
+function levelMessage(error: unknown): string {
+  const { message, cause } = error as Error & { cause?: Error }
+  return cause?.message ?? message
+}

@@ -1,0 +1,226 @@
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type Digest, type Log, ShoalError, silentLog } from '../base/index.ts'
+import { createBlobTable, decodeBlob } from './blob-table.ts'
+import { createFacts } from './facts.ts'
+import { asStoreError } from './faults.ts'
+import { openBlockFiles } from './files.ts'
+import { type KeyIndex, openKeyIndex } from './key-index.ts'
+import { afterAll, BLOBS, blockKey } from './keys.ts'
+import { createMutex } from './locks.ts'
+import { createVerifiedMemo } from './memo.ts'
+import { createPut } from './put.ts'
+import { createRead } from './read.ts'
+import { createRecords } from './records.ts'
+import { createRemoval } from './removal.ts'
+import { createRoom } from './room.ts'
+import { createSpare } from './spare.ts'
+import type { StoreState } from './state.ts'
+import { sweep } from './sweep.ts'
+import type { BlockStore } from './types.ts'
+
+export interface BlockStoreOptions {
+  /** The store's directory; made if it is not there. */
+  dir: string
+  /** Bytes of blocks (not of the index) to keep at most; undefined: as many as the disk takes. */
+  quota?: number | undefined
+  log?: Log
+  /** Milliseconds since the epoch; for tests of eviction. */
+  now?: () => number
+  /** How often times of use are written to the index. */
+  flushMs?: number
+  /** Blocks remembered as verified, at about 300 bytes each: by default those of 4 GiB. 0: every read hashes. */
+  memoBlocks?: number
+  /** After this a remembered block is hashed again although its file looks the same. */
+  memoMs?: number
+  signal?: AbortSignal
+}
+
+/** What `close` leaves and opening removes: without it, the last stop was a crash. */
+const CLEAN = 'clean.json'
+
+/**
+ * Opens or makes the store in a directory. After a crash it first makes disk and index agree: about a second per
+ * 100,000 blocks.
+ * @throws STORE_LOCKED (another process has it open) | STORE_FULL (the disk has no room for the index) | STORE_BROKEN | ABORTED
+ */
+export async function openBlockStore({
+  dir,
+  quota,
+  log = silentLog(),
+  now = Date.now,
+  flushMs = 30_000,
+  memoBlocks = 8192,
+  memoMs = 10 * 60_000,
+  signal,
+}: BlockStoreOptions): Promise<BlockStore> {
+  let index: KeyIndex | undefined
+  try {
+    await mkdir(dir, { recursive: true, mode: 0o700 })
+    const spare = createSpare({ dir, log })
+    const opened = await openKeyIndex({ dir, spare, log })
+    index = opened.index
+    // Only now, under the index's lock, may anything be touched.
+    const files = await openBlockFiles(dir)
+    const clean = opened.repaired ? undefined : await takeCleanMark(dir)
+    await rm(join(dir, CLEAN), { force: true })
+    const leftovers = await files.sweepStaged()
+    const blobs = createBlobTable({ now })
+    for (const [key, value] of await index.entries({ from: BLOBS, to: afterAll(BLOBS) })) {
+      blobs.add(decodeBlob(key.slice(BLOBS.length) as Digest, value))
+    }
+    let totals = clean
+    if (totals === undefined) {
+      const startedAt = performance.now()
+      const swept = await sweep({ files, index, blobs, log, now, signal })
+      totals = { bytes: swept.bytes, blocks: swept.blocks }
+      const fields = { dir, ...swept, leftovers, ms: Math.round(performance.now() - startedAt) }
+      if (swept.blocks + swept.strays + swept.lost + leftovers > 0) {
+        log.info(fields, 'the block store was not closed: looked through it')
+      }
+    }
+    await spare.ensure()
+
+    const listeners = new Set<(digest: Digest, offsets: number[]) => void>()
+    const state: StoreState = {
+      dir,
+      files,
+      index,
+      blobs,
+      memo: createVerifiedMemo({ capacity: memoBlocks, maxAgeMs: memoMs, now }),
+      spare,
+      log,
+      now,
+      mutate: createMutex(),
+      totals,
+      untidy: false,
+      dropped(digest, offsets) {
+        for (const listener of listeners) {
+          try {
+            listener(digest, offsets)
+          } catch (error) {
+            log.error({ err: error, digest }, 'a listener to dropped segments failed')
+          }
+        }
+      },
+    }
+    return assemble({ state, listeners, quota, flushMs })
+  } catch (error) {
+    await index?.close().catch(() => {})
+    throw asStoreError(error, dir)
+  }
+}
+
+/** The counts that the last `close` left, undefined if there was none or it is not readable. */
+async function takeCleanMark(dir: string): Promise<StoreState['totals'] | undefined> {
+  try {
+    const mark = JSON.parse(await readFile(join(dir, CLEAN), 'utf8')) as Partial<StoreState['totals']>
+    const { bytes, blocks } = mark
+    return Number.isSafeInteger(bytes) && Number.isSafeInteger(blocks)
+      ? { bytes: bytes ?? 0, blocks: blocks ?? 0 }
+      : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function assemble({
+  state,
+  listeners,
+  quota,
+  flushMs,
+}: {
+  state: StoreState
+  listeners: Set<(digest: Digest, offsets: number[]) => void>
+  quota: number | undefined
+  flushMs: number
+}): BlockStore {
+  const { dir, index, blobs, totals, spare, log } = state
+  const removal = createRemoval(state)
+  const room = createRoom({ state, removal, quota })
+  const facts = createFacts({ state, room })
+  const put = createPut({ state, removal, room })
+  const read = createRead({ state, removal })
+
+  const work = new Set<Promise<unknown>>()
+  let closing: Promise<void> | undefined
+
+  /** Every operation: refused once the store is closing, waited for by `close`, failing with ShoalErrors only. */
+  function track<T>(start: () => Promise<T>): Promise<T> {
+    if (closing) return Promise.reject(new ShoalError('ABORTED', `the block store in ${dir} is closed`))
+    const running = start().catch((error: unknown) => {
+      throw asStoreError(error, dir)
+    })
+    work.add(running)
+    const done = (): void => {
+      work.delete(running)
+    }
+    running.then(done, done)
+    return running
+  }
+
+  const stop = new AbortController()
+  const whileOpen = (signal: AbortSignal | undefined): AbortSignal =>
+    signal ? AbortSignal.any([signal, stop.signal]) : stop.signal
+
+  const timer = setInterval(() => {
+    void track(async () => {
+      await facts.flush()
+      await spare.ensure()
+    }).catch((error: unknown) => log.warn({ err: error, dir }, 'times of use could not be written'))
+  }, flushMs)
+  timer.unref()
+
+  async function close(): Promise<void> {
+    clearInterval(timer)
+    stop.abort()
+    await Promise.allSettled(work)
+    try {
+      const flushed = await facts.flush()
+      if (flushed && !state.untidy) await writeFile(join(dir, CLEAN), JSON.stringify(totals), { mode: 0o600 })
+    } catch (error) {
+      // No mark: the next start looks through the store.
+      await rm(join(dir, CLEAN), { force: true }).catch(() => {})
+      log.warn({ err: error, dir }, 'the block store could not be closed tidily')
+    }
+    await index.close()
+  }
+
+  return {
+    putSegment: (digest, segment, bytes, signal) => track(() => put(digest, segment, bytes, signal)),
+    signSegment: (...args) => track(() => facts.signSegment(...args)),
+    read: (cid, options) => track(() => read(cid, options)),
+    has: (cid) => track(() => index.has(blockKey(cid))),
+    blob: (digest) => track(() => facts.blob(digest)),
+    blobs: () => facts.blobs(),
+    segments: (digest) => track(() => facts.segments(digest)),
+    describe: (...args) => track(() => facts.describe(...args)),
+    markComplete: (digest) => track(() => facts.markComplete(digest)),
+    dropSegment: (digest, offset) => track(() => removal.segment(digest, offset)),
+    remove: (digest) =>
+      track(async () => {
+        await removal.blob(digest, () => false)
+        await spare.ensure()
+      }),
+    pin: (...args) => track(() => facts.pin(...args)),
+    hold(digest) {
+      blobs.touch(digest)
+      const release = blobs.hold(digest)
+      return () => {
+        blobs.touch(digest)
+        release()
+      }
+    },
+    usage: () => ({ ...totals, quota }),
+    collect: (signal) => track(() => room.collect(whileOpen(signal))),
+    onDropped(listener) {
+      listeners.add(listener)
+      return () => listeners.delete(listener)
+    },
+    records: <T>(name: string) => createRecords<T>({ name, index, track, write: facts.write }),
+    close() {
+      closing ??= close()
+      return closing
+    },
+  }
+}

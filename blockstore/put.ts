@@ -1,0 +1,160 @@
+import { type Digest, ShoalError } from '../base/index.ts'
+import { newBlob, recordOp } from './blob-table.ts'
+import { cidOfHash, isCid } from './cid.ts'
+import { noSpace, throwIfAborted } from './faults.ts'
+import { sha256 } from './hash.ts'
+import type { Op } from './key-index.ts'
+import { blockKey, decodeSegment, encodeBlock, encodeSegment, refKey, segmentKey } from './keys.ts'
+import { createSlots } from './locks.ts'
+import type { Removal } from './removal.ts'
+import type { Room } from './room.ts'
+import type { StoreState } from './state.ts'
+import type { BlockStore, Cid, Segment } from './types.ts'
+
+/** Puts that hash and write at once: more than the thread pool takes gains nothing, and each costs a copy for hashing. */
+const AT_ONCE = 8
+
+type PutSegment = BlockStore['putSegment']
+
+export function createPut({
+  state,
+  removal,
+  room,
+}: {
+  state: StoreState
+  removal: Removal
+  room: Room
+}): PutSegment {
+  const { files, index, blobs, memo, mutate, totals, spare, now, dir } = state
+  const slots = createSlots(AT_ONCE)
+
+  /** Hashes and writes side by side: the file needs no name yet. Both have ended when this settles. */
+  async function stage(bytes: Uint8Array, expect: Cid | undefined): Promise<{ cid: Cid; staged: string }> {
+    if (!(await spare.ensure())) throw noSpace(`no room left on the disk of ${dir}`)
+    const [hashed, written] = await Promise.allSettled([sha256(bytes), files.stage(bytes)])
+    const cid = hashed.status === 'fulfilled' ? cidOfHash(hashed.value) : undefined
+    if (cid !== undefined && (expect === undefined || cid === expect)) {
+      if (written.status === 'rejected') throw written.reason
+      return { cid, staged: written.value }
+    }
+    if (written.status === 'fulfilled') await files.discard(written.value)
+    if (hashed.status === 'rejected') throw hashed.reason
+    throw mismatch(expect, cid)
+  }
+
+  /**
+   * One turn of the mutex: the file gets its name, the index its entries. Without `staged`, the block is thought to be
+   * here; false if its file is not.
+   */
+  async function commit(
+    digest: Digest,
+    segment: Segment,
+    staged: string | undefined,
+    unclaim: () => void,
+  ): Promise<boolean> {
+    const { cid, offset, length } = segment
+    const known = (await index.get(blockKey(cid))) !== undefined
+    if (staged === undefined && !(known && files.stamp(cid)?.size === length)) return false
+
+    const before = await index.get(segmentKey(digest, offset))
+    const old = before === undefined ? undefined : decodeSegment(offset, before)
+    const replaced =
+      old && old.cid !== cid
+        ? await removal.plan([{ digest, offset, length: old.length, cid: old.cid }])
+        : undefined
+    const entry = blobs.get(digest) ?? newBlob(digest, now())
+    const ops: Op[] = replaced?.ops ?? []
+    if (!known)
+      ops.push({ type: 'put', key: blockKey(cid), value: encodeBlock({ size: length, owner: digest }) })
+    if (old?.cid !== cid) ops.push({ type: 'put', key: refKey(cid, digest, offset), value: '' })
+    const merged = old?.cid === cid ? { ...old, ...segment } : segment
+    ops.push({ type: 'put', key: segmentKey(digest, offset), value: encodeSegment(merged) })
+    if (blobs.get(digest) === undefined) ops.push(recordOp(entry))
+
+    // A file that was there is replaced by one known to be good.
+    const stamp = staged === undefined ? undefined : await files.adopt(staged, cid)
+    try {
+      await index.write(ops)
+    } catch (error) {
+      if (!known) await files.remove(cid)
+      throw error
+    }
+
+    unclaim()
+    if (stamp) memo.verified(cid, stamp, digest)
+    if (!known) {
+      totals.bytes += length
+      totals.blocks++
+    }
+    blobs.add(entry)
+    blobs.touch(digest)
+    await replaced?.apply()
+    if (old?.cid !== cid) entry.bytesHere += length
+    return true
+  }
+
+  async function store(
+    digest: Digest,
+    { offset, expect, seeder, signature }: Parameters<PutSegment>[1],
+    bytes: Uint8Array,
+    signal: AbortSignal | undefined,
+  ): Promise<Cid> {
+    const segmentOf = (cid: Cid): Segment => ({
+      cid,
+      offset,
+      length: bytes.length,
+      ...(seeder === undefined ? {} : { seeder }),
+      ...(signature === undefined ? {} : { signature }),
+    })
+    if (expect !== undefined && (await index.has(blockKey(expect)))) {
+      const cid = cidOfHash(await sha256(bytes))
+      if (cid !== expect) throw mismatch(expect, cid)
+      if (await mutate.run(() => commit(digest, segmentOf(cid), undefined, () => {}))) return cid
+    }
+    const unclaim = await room.claim(bytes.length, signal)
+    try {
+      const { cid, staged } = await stage(bytes, expect)
+      try {
+        throwIfAborted(signal)
+        await mutate.run(() => commit(digest, segmentOf(cid), staged, unclaim))
+      } catch (error) {
+        await files.discard(staged)
+        throw error
+      }
+      return cid
+    } finally {
+      unclaim()
+    }
+  }
+
+  return async (digest, segment, bytes, signal) => {
+    const { offset, expect } = segment
+    if (!Number.isSafeInteger(offset) || offset < 0) {
+      throw new ShoalError('RANGE_INVALID', `not an offset of a segment: ${offset}`)
+    }
+    if (expect !== undefined && !isCid(expect)) throw mismatch(expect, undefined)
+    throwIfAborted(signal)
+    // What is being put is in use: making room for it must not take its own blob.
+    const release = blobs.hold(digest)
+    try {
+      const leave = await slots.enter(signal)
+      try {
+        return await room.withDisk(bytes.length, () => store(digest, segment, bytes, signal), signal)
+      } finally {
+        leave()
+      }
+    } finally {
+      release()
+    }
+  }
+}
+
+function mismatch(expect: Cid | undefined, cid: Cid | undefined): ShoalError {
+  return new ShoalError(
+    'BLOCK_MISMATCH',
+    `expected block ${expect}, got ${cid ?? 'nothing that has a CID'}`,
+    {
+      details: { expect, cid },
+    },
+  )
+}

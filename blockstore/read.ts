@@ -1,0 +1,107 @@
+import { errnoOf, ShoalError } from '../base/index.ts'
+import { hashOfCid, isCid } from './cid.ts'
+import { asStoreError, isNoSpace, throwIfAborted } from './faults.ts'
+import type { OpenFile, Stamp } from './files.ts'
+import { sha256 } from './hash.ts'
+import { blockKey, decodeBlock } from './keys.ts'
+import type { Removal } from './removal.ts'
+import type { StoreState } from './state.ts'
+import type { BlockStore, Cid } from './types.ts'
+
+/** A file that changes under the reader's hands is looked at again this often before it counts as bad. */
+const ATTEMPTS = 3
+
+type Read = BlockStore['read']
+type Outcome =
+  | { bytes: Buffer }
+  | { bad: 'BLOCK_MISSING' | 'BLOCK_CORRUPT'; why: string; seen: Stamp | undefined; indexed: boolean }
+
+export function createRead({ state, removal }: { state: StoreState; removal: Removal }): Read {
+  const { files, index, blobs, memo, dir, log } = state
+
+  async function attempt(cid: Cid, into: Buffer | undefined): Promise<Outcome> {
+    let file: OpenFile | undefined
+    try {
+      file = await files.open(cid)
+    } catch (error) {
+      if (errnoOf(error) !== 'EIO') throw error
+      return { bad: 'BLOCK_CORRUPT', why: 'the disk cannot read it', seen: files.stamp(cid), indexed: true }
+    }
+    if (file === undefined) {
+      const indexed = await index.has(blockKey(cid))
+      return { bad: 'BLOCK_MISSING', why: 'no file', seen: undefined, indexed }
+    }
+    try {
+      return await readOpen(cid, file, into)
+    } finally {
+      files.close(file)
+    }
+  }
+
+  async function readOpen(cid: Cid, file: OpenFile, into: Buffer | undefined): Promise<Outcome> {
+    const seen = file.stamp
+    const verifiedOwner = memo.ownerIfVerified(cid, seen)
+    let owner = verifiedOwner
+    if (owner === undefined) {
+      const value = await index.get(blockKey(cid))
+      if (value === undefined) return { bad: 'BLOCK_MISSING', why: 'not indexed', seen, indexed: false }
+      const block = decodeBlock(value)
+      owner = block.owner
+      if (block.size !== seen.size) {
+        const why = `${seen.size} bytes instead of ${block.size}`
+        return { bad: 'BLOCK_CORRUPT', why, seen, indexed: true }
+      }
+    }
+    const target =
+      into && into.length >= seen.size ? into.subarray(0, seen.size) : Buffer.allocUnsafe(seen.size)
+    let count: number
+    try {
+      count = await files.read(file, target)
+    } catch (error) {
+      if (errnoOf(error) !== 'EIO') throw error
+      return { bad: 'BLOCK_CORRUPT', why: 'the disk cannot read it', seen, indexed: true }
+    }
+    if (count < seen.size)
+      return { bad: 'BLOCK_CORRUPT', why: 'cut short while it was read', seen, indexed: true }
+    // Looked at again, lest the file changed between the first look and the read.
+    if (verifiedOwner === undefined || files.look(file).print !== seen.print) {
+      if (!(await sha256(target)).equals(hashOfCid(cid))) {
+        return { bad: 'BLOCK_CORRUPT', why: 'other bytes than its CID names', seen, indexed: true }
+      }
+      memo.verified(cid, seen, owner)
+    }
+    blobs.touch(owner)
+    return { bytes: target }
+  }
+
+  /** Only if its file still is what was read: it may have been put anew, or removed, in the meantime. */
+  async function drop(cid: Cid, seen: Stamp | undefined): Promise<boolean> {
+    try {
+      return await removal.badBlock(cid, seen)
+    } catch (error) {
+      // The reader's answer is the same; the next read tries again to have it written down.
+      if (!isNoSpace(error)) throw error
+      log.warn({ cid, err: error }, 'a bad block could not be taken out of the index: the disk is full')
+      return true
+    }
+  }
+
+  return async (cid, { into, signal } = {}) => {
+    throwIfAborted(signal)
+    if (!isCid(cid)) throw new ShoalError('BLOCK_MISSING', `not a block’s CID: ${String(cid).slice(0, 80)}`)
+    try {
+      for (let n = 1; ; n++) {
+        const outcome = await attempt(cid, into)
+        throwIfAborted(signal)
+        if ('bytes' in outcome) return outcome.bytes
+        const { bad, why, seen, indexed } = outcome
+        if (indexed && !(await drop(cid, seen)) && n < ATTEMPTS) continue
+        if (indexed) log.warn({ cid, why }, 'dropped a bad block')
+        const what = bad === 'BLOCK_MISSING' ? 'is not here' : 'is damaged'
+        throw new ShoalError(bad, `block ${cid} ${what}: ${why}`, { details: { cid } })
+      }
+    } catch (error) {
+      throw asStoreError(error, dir)
+    }
+  }
+}
