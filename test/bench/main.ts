@@ -1,0 +1,45 @@
+import { writeFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { formatTable } from '../lab/table.ts'
+import { type Context, machine, markdown, type Row, type Scenario, tableRows } from './report.ts'
+import { cached } from './scenarios/cached.ts'
+import { each } from './scenarios/each.ts'
+import { idle } from './scenarios/idle.ts'
+import { lan } from './scenarios/lan.ts'
+import { lone } from './scenarios/lone.ts'
+import { swarm } from './scenarios/swarm.ts'
+
+const SCENARIOS: Scenario[] = [swarm, each, lan, lone, cached, idle]
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    runs: { type: 'string', default: '3' },
+    write: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+})
+
+const chosen = SCENARIOS.filter((s) => positionals.length === 0 || positionals.includes(s.name))
+const unknown = positionals.filter((name) => !SCENARIOS.some((s) => s.name === name))
+if (values.help || unknown.length > 0) {
+  const names = SCENARIOS.map((s) => `  ${s.name.padEnd(8)} ${s.about}`).join('\n')
+  process.stderr.write(`npm run bench -- [NAME…] [--runs 3] [--write]\n${names}\n`)
+  process.exit(values.help ? 0 : 2)
+}
+if (process.getuid?.() !== 0) {
+  process.stderr.write('bench: needs root for network namespaces\n')
+  process.exit(1)
+}
+
+const context: Context = { runs: Number(values.runs), say: (line) => void process.stderr.write(`${line}\n`) }
+const rows: Row[] = []
+for (const scenario of chosen) {
+  context.say(`${scenario.name}: ${scenario.about}`)
+  rows.push(...(await scenario.run(context)))
+}
+process.stdout.write(`${machine()}\n\n${formatTable(tableRows(rows))}\n`)
+if (values.write) {
+  writeFileSync(new URL('../../docs/benchmarks.md', import.meta.url), markdown(rows, context.runs))
+}
+process.exitCode = rows.every((row) => row.ok) ? 0 : 1

@@ -1,0 +1,82 @@
+import { execFileSync } from 'node:child_process'
+import { cpus, release, totalmem } from 'node:os'
+
+/** One figure against its target. */
+export interface Row {
+  /** Number in the list of what is judged. */
+  criterion: number
+  what: string
+  /** The same without Shoal, in the same run. */
+  baseline: string
+  shoal: string
+  /** What the target is about: a ratio, a share, bytes. */
+  figure: string
+  target: string
+  ok: boolean
+}
+
+export interface Context {
+  runs: number
+  say(line: string): void
+}
+
+export interface Scenario {
+  name: string
+  about: string
+  run(context: Context): Promise<Row[]>
+}
+
+export function median(values: number[]): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  const middle = sorted.length >> 1
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
+}
+
+export const seconds = (ms: number): string => `${(ms / 1000).toFixed(2)} s`
+export const times = (value: number): string => `${value.toFixed(2)}x`
+export const percent = (value: number, digits = 1): string => `${(value * 100).toFixed(digits)} %`
+export const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`
+
+/** What the figures depend on, for people who compare them. */
+export function machine(): string {
+  const model = cpus()[0]?.model.trim() ?? 'unknown CPU'
+  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim()
+  const memory = `${Math.round(totalmem() / 2 ** 30)} GiB of memory`
+  const date = new Date().toISOString().slice(0, 10)
+  return `${cpus().length} cores (${model}), ${memory}, Linux ${release()}, Node.js ${process.version}, ${date}, commit ${commit}`
+}
+
+const HEAD = ['#', 'what', 'without Shoal', 'with Shoal', 'figure', 'target', 'verdict']
+
+const cells = (row: Row): string[] => [
+  String(row.criterion),
+  row.what,
+  row.baseline,
+  row.shoal,
+  row.figure,
+  row.target,
+  row.ok ? 'met' : 'MISSED',
+]
+
+export function tableRows(rows: Row[]): string[][] {
+  return [HEAD, ...[...rows].sort((a, b) => a.criterion - b.criterion).map(cells)]
+}
+
+export function markdown(rows: Row[], runs: number): string {
+  const [head, ...body] = tableRows(rows)
+  const line = (row: string[]) => `| ${row.join(' | ')} |`
+  return [
+    '# Benchmarks',
+    '',
+    'Written by `npm run bench -- --write`; `npm run bench -- swarm lan` runs single scenarios. Each figure is the median of',
+    `${runs} runs; the baseline is the same client pulling directly in the same run. Hosts are network namespaces with links`,
+    'shaped by tbf, and all of them, the registry and the clients share the cores of one machine.',
+    '',
+    machine(),
+    '',
+    line(head!),
+    `|${head!.map(() => '---').join('|')}|`,
+    ...body.map(line),
+    '',
+  ].join('\n')
+}
