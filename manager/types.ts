@@ -99,6 +99,7 @@ export interface OriginAnswer {
   /** False when upstream ignored the range and sent everything. */
   ranged: boolean
   mediaType: string | undefined
+  /** A chunk is valid until the next one is asked for. */
   body: AsyncIterable<Uint8Array>
 }
 

@@ -210,7 +210,7 @@ test('a slow consumer is no stalled upstream, and stops the sender', async (t) =
       // The sockets' buffers on both sides are full by now, however large they are here; nothing else takes bytes.
       assert.ok(registry.totalSent() < size, `${registry.totalSent()} bytes were taken`)
     }
-    parts.push(part)
+    parts.push(Buffer.from(part))
   }
   assert.ok(Buffer.concat(parts).equals(bytes))
 })

@@ -44,7 +44,8 @@ export function asClient(authorization: string): UpstreamOptions {
 
 export async function collect(body: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const parts: Uint8Array[] = []
-  for await (const part of body) parts.push(part)
+  // The chunk's memory is gone when the next one is asked for.
+  for await (const part of body) parts.push(Buffer.from(part))
   return Buffer.concat(parts)
 }
 
