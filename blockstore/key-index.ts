@@ -1,4 +1,4 @@
-import { statfs } from 'node:fs/promises'
+import { realpath, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ClassicLevel } from 'classic-level'
 import { type Log, ShoalError } from '../base/index.ts'
@@ -47,6 +47,12 @@ const ITERATE_BYTES = 256 * 1024
 type Level = ClassicLevel<string, string>
 
 /**
+ * Directories whose index this process has open. Kept for the whole process, as the lock is: LevelDB's is a POSIX record
+ * lock, which a process loses when it closes any descriptor of the file, and a second opening does that on being refused.
+ */
+const openHere = new Set<string>()
+
+/**
  * Opens `index/` in `dir`; its lock is the store's lock.
  * @throws STORE_LOCKED | STORE_FULL (as isNoSpace) | STORE_BROKEN
  * @returns the index, and whether LevelDB had to repair it, so that nothing in it can be taken for granted
@@ -60,9 +66,14 @@ export async function openKeyIndex({
   spare: Spare
   log: Log
 }): Promise<{ index: KeyIndex; repaired: boolean }> {
-  const location = join(dir, 'index')
+  const location = join(await realpath(dir), 'index')
   let repaired = false
-  let level = await openFirst()
+  if (openHere.has(location)) throw locked(undefined)
+  openHere.add(location)
+  let level = await openFirst().catch((error: unknown) => {
+    openHere.delete(location)
+    throw error
+  })
   /** Users of `level` at work, and the gate that holds back new ones while it is opened anew. */
   let users = 0
   let onIdle: (() => void) | undefined
@@ -81,6 +92,10 @@ export async function openKeyIndex({
     return opened
   }
 
+  function locked(cause: unknown): ShoalError {
+    return new ShoalError('STORE_LOCKED', `another daemon uses the block store in ${dir}`, { cause })
+  }
+
   async function openFirst(): Promise<Level> {
     try {
       return await openLevel()
@@ -96,7 +111,8 @@ export async function openKeyIndex({
         await spare.release()
         return openLevel()
       }
-      if (code !== 'LEVEL_CORRUPTION') throw error
+      const damaged = code === 'LEVEL_CORRUPTION' || /no such file/i.test(levelMessage(error))
+      if (!damaged) throw error
       log.warn({ dir, error: levelMessage(error) }, 'the index is damaged: repairing it')
       repaired = true
       await ClassicLevel.repair(location)
@@ -187,7 +203,11 @@ export async function openKeyIndex({
     },
     async close() {
       while (gate) await gate
-      if (level.status === 'open') await level.close()
+      try {
+        if (level.status === 'open') await level.close()
+      } finally {
+        openHere.delete(location)
+      }
     },
   }
   return { index, repaired }

@@ -3,6 +3,7 @@ import type { BlobEntry } from './blob-table.ts'
 import { asStoreError, isNoSpace, storeFull } from './faults.ts'
 import { createMutex } from './locks.ts'
 import type { Removal } from './removal.ts'
+import { SPARE_BYTES } from './spare.ts'
 import type { StoreState } from './state.ts'
 
 /** Eviction goes on until this part of the quota is left in use, so that it does not run for every block. */
@@ -104,7 +105,8 @@ export function createRoom({
         log.debug({ dir, err: error }, 'the disk is full')
         const freed = await evictions.run(async () => {
           if (round !== seen) return true
-          const goal = Math.max(bytes, totals.bytes * DISK_FULL_PART)
+          // The spare file comes first when room is there again.
+          const goal = Math.max(bytes + SPARE_BYTES, totals.bytes * DISK_FULL_PART)
           return (await evict((so) => so >= goal, signal)).bytes > 0
         })
         if (!freed) throw storeFull(dir, error)

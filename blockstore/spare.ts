@@ -8,7 +8,7 @@ import { isNoSpace } from './faults.ts'
  * Bytes of the spare file. LevelDB needs them to open again on a full disk: the table it writes out of its log (at most
  * one write buffer, 1 MiB), a manifest, and some air for the deletions that then make room.
  */
-const SPARE_BYTES = 4 * 1024 * 1024
+export const SPARE_BYTES = 4 * 1024 * 1024
 const CHUNK = 256 * 1024
 
 /** A file that only takes up room, given up so that the index can be written when blocks have filled the disk. */
