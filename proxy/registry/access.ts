@@ -70,7 +70,8 @@ export function createAccess(parts: {
     grantedAt.set(key, at)
     if (!news) return
     records.put(key, { at }).catch(shrug)
-    hints.publish(hintOf(ref, subject), { at })
+    // A token stands for one client's log-in of some minutes: no neighbour will ever see it.
+    if (!subject.startsWith('b')) hints.publish(hintOf(ref, subject), { at })
   }
 
   function revoke(ref: RepositoryRef, subject: string): void {

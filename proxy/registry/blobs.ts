@@ -111,7 +111,9 @@ export function createServeBlob(parts: {
         ...(whole ? {} : { 'Content-Range': `bytes ${start}-${start + (length ?? 0) - 1}/${size}` }),
         'X-Shoal-Source': sourceOf(blob.sources()),
       })
-      exchange.facts.bytes = await sendBody(exchange.response, first, chunks, length, signal)
+      await sendBody(exchange.response, first, chunks, length, signal, (count) => {
+        exchange.facts.bytes += count
+      })
     } finally {
       // Not awaited: a read that is stuck ends by its signal, not by this.
       chunks.return?.()?.catch(() => {})

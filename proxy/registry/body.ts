@@ -13,7 +13,8 @@ export async function sendBody(
   rest: AsyncIterator<Uint8Array>,
   expected: number | undefined,
   signal: AbortSignal,
-): Promise<number> {
+  onBytes: (count: number) => void,
+): Promise<void> {
   const write = createWriter(response)
   let sent = 0
   for (let next = first; !next.done; next = await rest.next()) {
@@ -23,31 +24,34 @@ export async function sendBody(
       throw wrongLength(sent + chunk.length, expected)
     await write(chunk)
     sent += chunk.length
+    onBytes(chunk.length)
   }
   if (expected !== undefined && sent < expected) throw wrongLength(sent, expected)
   throwIfGone(signal)
   await new Promise<void>((resolve, reject) => {
-    response.once('close', () =>
-      response.writableFinished ? resolve() : reject(new ShoalError('ABORTED', 'the client went away')),
-    )
+    response.once('close', () => (response.writableFinished ? resolve() : reject(gone())))
     response.end(resolve)
   })
-  return sent
 }
 
 /** A write that settles when the socket took the bytes, or when it is closed: then node may never call back. */
 function createWriter(response: ServerResponse): (chunk: Uint8Array) => Promise<void> {
   let settle: ((error?: Error | null) => void) | undefined
-  response.once('close', () => settle?.(new ShoalError('ABORTED', 'the client went away')))
+  response.once('close', () => settle?.(gone()))
   return (chunk) =>
     new Promise<void>((resolve, reject) => {
       settle = (error) => {
         settle = undefined
-        if (error) reject(error)
+        if (error) reject(gone(error))
         else resolve()
       }
       response.write(chunk, (error) => settle?.(error))
     })
+}
+
+/** Whatever hinders a write, it is the connection's end. */
+function gone(cause?: unknown): ShoalError {
+  return new ShoalError('ABORTED', 'the client went away', { cause })
 }
 
 function wrongLength(sent: number, expected: number): ShoalError {

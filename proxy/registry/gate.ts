@@ -12,7 +12,7 @@ import { createShare } from './share.ts'
 export interface Gate {
   /**
    * Resolves when the asker may have the content as a part of this repository; with what upstream said of it, where
-   * upstream had to be asked. @throws what upstream answered; UPSTREAM_UNREACHABLE where the offline policy says no
+   * upstream had to be asked. @throws what upstream answered; the outage where the offline policy says no
    */
   admit(ask: Ask, kind: Kind, digest: Digest): Promise<Head | undefined>
   /**
@@ -22,7 +22,7 @@ export interface Gate {
   promising(ask: Ask, digest: Digest): Promise<boolean>
   /** A question to upstream about a whole repository's content: notes what the answer says about the asker's rights. */
   noting<T>(ask: Ask, question: () => Promise<T>): Promise<T>
-  /** While upstream cannot be asked (`outage` says so): the policy's word. @throws UPSTREAM_UNREACHABLE */
+  /** While upstream cannot be asked (`outage` says so): the policy's word. @throws of the outage's code */
   offline(ask: Ask, outage: ShoalError): Promise<void>
 }
 
@@ -67,7 +67,7 @@ export function createGate(parts: {
   async function offline(ask: Ask, outage: ShoalError): Promise<void> {
     if (await access.offline(ask.ref, ask.subject, ask.signal)) return
     throw new ShoalError(
-      'UPSTREAM_UNREACHABLE',
+      outage.code,
       `${ask.ref.host} cannot be asked whether this client may read ${ask.ref.repository}: ${outage.message}`,
       { cause: outage, details: outage.details },
     )

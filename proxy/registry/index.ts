@@ -14,7 +14,7 @@ export type { ProxyConfig, ProxyDependencies, ProxyParts } from './parts.ts'
 const MAX_HOPS = 8
 const SWEEP_MS = 24 * 3_600_000
 
-export interface Proxy {
+export interface RegistryProxy {
   /** The pull side of the OCI distribution spec v1.1; give it to an HTTP server. */
   handler: Express
   /** For pulling and listing without HTTP. */
@@ -23,7 +23,7 @@ export interface Proxy {
 }
 
 /** The registry that runtimes pull from. `name` is shown to clients as `X-Shoal-Node`. */
-export function createProxy(dependencies: ProxyDependencies & { name: string }): Proxy {
+export function createProxy(dependencies: ProxyDependencies & { name: string }): RegistryProxy {
   const { manager, log } = dependencies
   const parts = createParts(dependencies)
   const node = dependencies.name.replace(/[^ -~]/g, '?')

@@ -20,7 +20,8 @@ export interface Page {
 
 /**
  * Reads a request's URL. Which upstream: `?ns=HOST`, else a first path component that looks like a host and has more after it,
- * else `defaultHost`. Segments are decoded one by one, so an encoded slash cannot move a boundary: no name may have one.
+ * else `defaultHost`. Segments are decoded one by one, and none may
+ * hold an encoded slash: boundaries are where everybody on the way saw them.
  * @throws ShoalError NAME_INVALID | DIGEST_INVALID | NOT_FOUND
  */
 export function parseRoute(url: string, defaultHost: string): Route {
@@ -63,11 +64,14 @@ function parseUpstream(name: string[], ns: string | undefined, defaultHost: stri
 }
 
 function decode(segment: string): string {
+  let text: string | undefined
   try {
-    return decodeURIComponent(segment)
-  } catch {
+    text = decodeURIComponent(segment)
+  } catch {}
+  if (text === undefined || text.includes('/')) {
     throw new ShoalError('NAME_INVALID', 'the path is not well encoded')
   }
+  return text
 }
 
 function nothing(): ShoalError {
