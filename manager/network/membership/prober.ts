@@ -1,0 +1,228 @@
+import type { PeerId } from '../../types.ts'
+
+/** How patient to be with a member; all ms. */
+export interface Pace {
+  /** Without a sign of life for so long it is pinged. */
+  silenceMs: number
+  /** For its own answer. */
+  directMs: number
+  /** Then for others to reach it. */
+  indirectMs: number
+  /** Then for it to refute the suspicion. */
+  suspicionMs: number
+  /** It is pinged at least so often whatever else is heard of it, as pings carry news. */
+  newsMs: number
+}
+
+/**
+ * In one LAN: dead in at most silence + direct + indirect + suspicion = 2.2 s after the last sign of life, and some
+ * timer slack, while a member that merely hangs for a second has 0.6 s left to answer.
+ */
+export const NEAR: Pace = { silenceMs: 600, directMs: 350, indirectMs: 350, suspicionMs: 900, newsMs: 3000 }
+/** Between sites: links are thin, and nothing urgent depends on it. */
+export const FAR: Pace = {
+  silenceMs: 10_000,
+  directMs: 2500,
+  indirectMs: 3000,
+  suspicionMs: 8000,
+  newsMs: Number.POSITIVE_INFINITY,
+}
+
+/** While suspect, a member is pinged this often, so that it hears of it. */
+const AGAIN_MS = 300
+/** After a probe went unanswered, everybody silent for so long is probed: it may be this node that is cut off. */
+const HURRY_MS = 250
+/** The least time left for answers that wait unread after this process itself was held up. */
+const GRACE_MS = 150
+
+interface Probe {
+  startedAt: number
+  deadline: number
+  phase: 'direct' | 'indirect'
+  /** The member's own machine said no, which no busy process does. */
+  refused: boolean
+  denied: boolean
+}
+
+export interface Prober {
+  /**
+   * Does what is due. `lateMs` says by how much this process was held up: nothing could be heard in that time, so nobody
+   * is blamed for it.
+   */
+  tick(now: number, lateMs: number, watched: Iterable<PeerId>): void
+  /** Probes the member now, unless it is being probed. */
+  doubt(id: PeerId, now: number): void
+  /**
+   * Starts the time in which the member must refute. Who does not watch it (`hearsay`) leaves the verdict to those who
+   * do, unless they are gone as well.
+   */
+  suspect(id: PeerId, now: number, hearsay: boolean): void
+  /** True when the member had its chance to refute a suspicion, and nothing was heard of it. */
+  doomed(id: PeerId, now: number): boolean
+  /** Ends probe and suspicion: it is alive, or it is gone. */
+  clear(id: PeerId): void
+  /** True while something is to be decided soon. */
+  readonly busy: boolean
+}
+
+/**
+ * SWIM's failure detector (Das, Gupta, Motivala 2002): silence, a ping, pings through others, suspicion, death. Any
+ * sign of life ends a probe. Time is given from outside.
+ */
+export function createProber(options: {
+  paceOf(id: PeerId): Pace
+  /** When anything last came from the member; -Infinity for never. */
+  heardAt(id: PeerId): number
+  /** Resolves when it answered; rejects when it certainly cannot be reached just now. */
+  ping(id: PeerId): Promise<void>
+  /** Asks others to reach it: true as soon as one did, false when none did. */
+  askOthers(id: PeerId): Promise<boolean>
+  onSilent(id: PeerId): void
+  onDead(id: PeerId): void
+  clock(): number
+  random(): number
+}): Prober {
+  const { paceOf, heardAt, ping, askOthers, onSilent, onDead, clock, random } = options
+  const probes = new Map<PeerId, Probe>()
+  const suspicions = new Map<PeerId, { since: number; heardBy: number; deadline: number }>()
+  const watches = new Map<PeerId, { since: number; pingedAt: number; jitter: number }>()
+  let hurry = false
+
+  const start = (id: PeerId, now: number): void => {
+    if (probes.has(id)) return
+    const probe: Probe = {
+      startedAt: now,
+      deadline: now + paceOf(id).directMs,
+      phase: 'direct',
+      refused: false,
+      denied: false,
+    }
+    probes.set(id, probe)
+    const watch = watches.get(id)
+    if (watch !== undefined) {
+      watch.pingedAt = now
+      // Neighbours watch each other: unequal patience lets one ping serve both.
+      watch.jitter = random() * 150
+    }
+    ping(id).then(
+      () => end(id, probe),
+      () => {
+        if (probes.get(id) !== probe) return
+        probe.refused = true
+        if (probe.phase === 'direct') turnToOthers(id, probe)
+        else settle(id, probe)
+      },
+    )
+  }
+
+  const end = (id: PeerId, probe: Probe): void => {
+    if (probes.get(id) === probe) probes.delete(id)
+  }
+
+  const turnToOthers = (id: PeerId, probe: Probe): void => {
+    probe.phase = 'indirect'
+    probe.deadline = clock() + paceOf(id).indirectMs
+    askOthers(id).then(
+      (reached) => {
+        if (reached) end(id, probe)
+        else {
+          probe.denied = true
+          settle(id, probe)
+        }
+      },
+      () => {},
+    )
+  }
+
+  /** Refused by itself and out of reach for others: nothing to wait for. */
+  const settle = (id: PeerId, probe: Probe): void => {
+    if (probes.get(id) === probe && probe.refused && probe.denied) fail(id, probe)
+  }
+
+  const fail = (id: PeerId, probe: Probe): void => {
+    end(id, probe)
+    if (heardAt(id) <= probe.startedAt) onSilent(id)
+  }
+
+  const judgeProbes = (now: number): void => {
+    for (const [id, probe] of probes) {
+      if (heardAt(id) > probe.startedAt) probes.delete(id)
+      else if (now >= probe.deadline) {
+        if (probe.phase === 'indirect') fail(id, probe)
+        else {
+          hurry = true
+          turnToOthers(id, probe)
+        }
+      }
+    }
+  }
+
+  const judgeSuspects = (now: number): void => {
+    for (const [id, suspicion] of suspicions) {
+      const heard = heardAt(id)
+      if (heard > suspicion.heardBy) {
+        // It lives; its refutation is on its way, or the pings below will fetch it.
+        suspicion.heardBy = heard
+        suspicion.deadline = Math.max(suspicion.deadline, now + paceOf(id).suspicionMs)
+      } else if (now >= suspicion.deadline) {
+        suspicions.delete(id)
+        onDead(id)
+      }
+    }
+  }
+
+  const watch = (id: PeerId, now: number, hurried: boolean): void => {
+    let entry = watches.get(id)
+    if (entry === undefined) {
+      entry = { since: now, pingedAt: now, jitter: random() * 150 }
+      watches.set(id, entry)
+    }
+    if (probes.has(id)) return
+    const pace = paceOf(id)
+    const silence = now - Math.max(heardAt(id), entry.since)
+    const unpinged = now - entry.pingedAt
+    const due =
+      silence >= pace.silenceMs + entry.jitter ||
+      unpinged >= pace.newsMs ||
+      (hurried && silence >= HURRY_MS && pace === NEAR) ||
+      (suspicions.has(id) && unpinged >= AGAIN_MS)
+    if (due) start(id, now)
+  }
+
+  return {
+    tick(now, lateMs, watched) {
+      if (lateMs > 0) {
+        for (const entry of [...probes.values(), ...suspicions.values()]) {
+          entry.deadline = Math.max(entry.deadline + lateMs, now + GRACE_MS)
+        }
+      }
+      judgeProbes(now)
+      judgeSuspects(now)
+      const hurried = hurry
+      hurry = false
+      const current = new Set<PeerId>()
+      for (const id of watched) {
+        current.add(id)
+        watch(id, now, hurried)
+      }
+      for (const id of watches.keys()) if (!current.has(id)) watches.delete(id)
+    },
+    doubt: start,
+    suspect(id, now, hearsay) {
+      const patience = paceOf(id).suspicionMs * (hearsay ? 2.5 : 1)
+      suspicions.set(id, { since: now, heardBy: heardAt(id), deadline: now + patience })
+    },
+    doomed(id, now) {
+      const suspicion = suspicions.get(id)
+      if (suspicion === undefined || heardAt(id) > suspicion.heardBy) return false
+      return now - suspicion.since >= paceOf(id).suspicionMs / 2
+    },
+    clear(id) {
+      probes.delete(id)
+      suspicions.delete(id)
+    },
+    get busy() {
+      return probes.size > 0 || suspicions.size > 0
+    },
+  }
+}
