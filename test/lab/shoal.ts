@@ -17,6 +17,8 @@ export interface ShoalOptions {
   bootstrap?: string[]
   env?: Record<string, string>
   dataDir?: string
+  /** What is run with the flags instead of `./shoal serve`: a daemon that misbehaves. */
+  command?: string[]
   /** ms until /readyz must answer; default 60 s. 0: do not wait. */
   readyMs?: number
 }
@@ -66,7 +68,7 @@ export async function startShoal(
     ...given,
   ]
   const log = join(place.dir, 'shoal.log')
-  const service = start([LAUNCHER, 'serve', ...flags], {
+  const service = start([...(options.command ?? [LAUNCHER, 'serve']), ...flags], {
     netns: place.netns,
     log,
     // A person's or the machine's own settings must not leak into the lab.

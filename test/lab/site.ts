@@ -54,6 +54,8 @@ export interface SitePull {
   auth?: string
   /** Host name that goes before the image's name; default docker.io. */
   upstream?: string
+  /** ms since the epoch at which the client begins. */
+  at?: number
 }
 
 /** Starts a daemon on each host (the first one alone, since the others bootstrap from it) and waits until they are a site. */
@@ -86,7 +88,7 @@ export async function startSite(
   }
   await together()
 
-  const pull = (i: number, name: string, reference: string, o: SitePull & { at?: number } = {}) =>
+  const pull = (i: number, name: string, reference: string, o: SitePull = {}) =>
     hosts[i]!.pull({
       base: `${nodes[i]!.registry}/${o.upstream ?? 'docker.io'}`,
       name,
