@@ -1,0 +1,211 @@
+import type { Digest, Log } from '../../base/index.ts'
+import { BLOCK_SIZE, type BlockStore } from '../../blockstore/index.ts'
+import {
+  bitfield,
+  createLedger,
+  type DispatchAnswer,
+  type DispatchRequest,
+  type Ledger,
+  type PeerId,
+  rendezvous,
+  setBit,
+} from '../../scheduler/index.ts'
+import type { Membership, Rpc } from '../types.ts'
+import { createBlocks } from './blocks.ts'
+import type { Signer } from './cuts.ts'
+import {
+  digestField,
+  fields,
+  list,
+  MAP_PAGE,
+  packAnswer,
+  readAnswer,
+  readCuts,
+  readDispatch,
+} from './messages.ts'
+
+/** Nodes that are told of a complete blob, and asked by a coordinator that does not know it. */
+export const REPLICAS = 2
+const LOOKUP_MS = 500
+const IDLE_MS = 10 * 60_000
+
+/** Answers dispatches for the blobs of which this node is the coordinator: one ledger each, filled from who knows. */
+export interface Coordinator {
+  dispatch(digest: Digest, request: DispatchRequest): Promise<DispatchAnswer>
+  /** A cut proved wrong; see Ledger.reject. */
+  reject(digest: Digest, bad: { index: number; cid: string }[], shun: boolean): void
+  /** This node lost blocks of the blob: its own entry in the ledger is set right. */
+  refresh(digest: Digest): void
+  close(): void
+}
+
+interface Entry {
+  ledger: Ledger
+  createdAt: number
+  primed: Promise<void> | undefined
+}
+
+export function createCoordinator(deps: {
+  members: Membership
+  rpc: Rpc
+  store: BlockStore
+  signer: Signer
+  log: Log
+  random: () => number
+}): Coordinator {
+  const { members, rpc, store, signer, log, random } = deps
+  const self = members.self.id
+  const entries = new Map<Digest, Entry>()
+
+  function entryOf(digest: Digest): Entry {
+    let entry = entries.get(digest)
+    if (!entry) {
+      const ledger = createLedger({ digest, blockSize: BLOCK_SIZE, random })
+      entry = { ledger, createdAt: Date.now(), primed: undefined }
+      entries.set(digest, entry)
+    }
+    return entry
+  }
+
+  /** What this node's own disk and the next in order know, asked once: a new coordinator must not send anybody upstream in vain. */
+  async function prime(digest: Digest, ledger: Ledger): Promise<void> {
+    const own = await ownHolding(digest)
+    if (own) ledger.dispatch(own, Date.now())
+    const site = members.site().map((member) => member.id)
+    const order = rendezvous(digest, site).filter((id) => id !== self)
+    await Promise.all(order.slice(0, REPLICAS).map((peer) => lookup(peer, digest, ledger)))
+  }
+
+  async function ownHolding(digest: Digest): Promise<DispatchRequest | undefined> {
+    if (!(await store.blob(digest))) return undefined
+    const blocks = await createBlocks({ digest, store, signer, log })
+    if (blocks.bytesHere === 0) return undefined
+    return {
+      peer: self,
+      version: 0,
+      have: blocks.bits(),
+      cuts: blocks.cuts(),
+      pulling: false,
+      ...(blocks.size === undefined ? {} : { size: blocks.size }),
+      ...(blocks.mediaType === undefined ? {} : { mediaType: blocks.mediaType }),
+    }
+  }
+
+  async function lookup(peer: PeerId, digest: Digest, ledger: Ledger): Promise<void> {
+    try {
+      const known = readAnswer(await rpc.request(peer, 'lookup', { digest }, { timeoutMs: LOOKUP_MS }))
+      const facts = {
+        ...(known.size === undefined ? {} : { size: known.size }),
+        ...(known.mediaType === undefined ? {} : { mediaType: known.mediaType }),
+      }
+      for (const holder of known.holders) {
+        if (holder.peer === self) continue
+        ledger.dispatch({ ...facts, ...holder, version: 0, cuts: known.cuts, pulling: false }, Date.now())
+      }
+    } catch (error) {
+      log.debug({ peer, digest, error: String(error) }, 'lookup of a blob failed')
+    }
+  }
+
+  /** What a ledger or the disk here knows, in the form of an answer to a node that wants nothing itself. */
+  async function known(digest: Digest, asker: PeerId): Promise<DispatchAnswer> {
+    const entry = entries.get(digest)
+    const own = await ownHolding(digest)
+    const none: DispatchAnswer = { version: 0, cuts: [], holders: [], leases: [], seeding: false, retryMs: 0 }
+    const answer = entry
+      ? entry.ledger.dispatch(
+          { peer: asker, version: 0, have: new Uint8Array(0), cuts: [], pulling: false },
+          Date.now(),
+        )
+      : none
+    if (!own) return { ...answer, cuts: answer.cuts.slice(0, MAP_PAGE) }
+    const others = answer.holders.filter((holder) => holder.peer !== self)
+    return {
+      ...answer,
+      ...(own.size === undefined ? {} : { size: own.size }),
+      ...(own.mediaType === undefined ? {} : { mediaType: own.mediaType }),
+      cuts: (answer.cuts.length >= own.cuts.length ? answer.cuts : own.cuts).slice(0, MAP_PAGE),
+      holders: [{ peer: self, have: own.have, pulling: false }, ...others],
+    }
+  }
+
+  async function dispatch(digest: Digest, request: DispatchRequest): Promise<DispatchAnswer> {
+    const entry = entryOf(digest)
+    entry.primed ??= prime(digest, entry.ledger)
+    await entry.primed
+    return entry.ledger.dispatch(request, Date.now())
+  }
+
+  rpc.handle('dispatch', async (peer, body) => {
+    const { digest, request } = readDispatch(peer, body)
+    return packAnswer(await dispatch(digest, request))
+  })
+  rpc.handle('lookup', async (peer, body) => packAnswer(await known(digestField(fields(body).digest), peer)))
+  rpc.handle('announce', async (peer, body) => {
+    for (const item of list(fields(body).blobs, 'blobs', 4096)) {
+      const f = fields(item)
+      const size = Number(f.size)
+      if (!Number.isSafeInteger(size) || size < 0 || size > 2 ** 40) continue
+      const digest = digestField(f.digest)
+      const mediaType = typeof f.mediaType === 'string' ? { mediaType: f.mediaType.slice(0, 255) } : {}
+      const have = bitfield(Math.ceil(size / BLOCK_SIZE))
+      for (let i = 0; i * BLOCK_SIZE < size; i++) setBit(have, i)
+      const cuts = readCuts(f.cuts)
+      entryOf(digest).ledger.dispatch(
+        { peer, version: 0, have, cuts, size, pulling: false, ...mediaType },
+        Date.now(),
+      )
+    }
+    return undefined
+  })
+  rpc.handle('correct', async (peer, body) => {
+    const f = fields(body)
+    if (f.have instanceof Uint8Array) entries.get(digestField(f.digest))?.ledger.correct(peer, f.have)
+    return undefined
+  })
+
+  let present = new Set(members.site().map((member) => member.id))
+  const stopListening = members.onChange(() => {
+    const now = new Set(members.site().map((member) => member.id))
+    for (const peer of present) {
+      if (now.has(peer)) continue
+      for (const entry of entries.values()) entry.ledger.forget(peer)
+    }
+    present = now
+  })
+  const sweep = setInterval(() => {
+    for (const [digest, entry] of entries) {
+      const idle = Date.now() - Math.max(entry.ledger.usedAt, entry.createdAt)
+      if (idle > IDLE_MS && (entry.ledger.empty || !isReplica(digest))) entries.delete(digest)
+    }
+  }, 60_000)
+  sweep.unref()
+
+  function isReplica(digest: Digest): boolean {
+    const order = rendezvous(
+      digest,
+      members.site().map((member) => member.id),
+    )
+    return order.slice(0, REPLICAS).includes(self)
+  }
+
+  return {
+    dispatch,
+    reject(digest, bad, shun) {
+      const entry = entries.get(digest)
+      for (const { index, cid } of bad) entry?.ledger.reject(index, cid, shun)
+    },
+    refresh(digest) {
+      const entry = entries.get(digest)
+      if (!entry) return
+      createBlocks({ digest, store, signer, log }).then(
+        (blocks) => entry.ledger.correct(self, blocks.bits()),
+        (error) => log.warn({ digest, error: String(error) }, 'reading what is left of a blob failed'),
+      )
+    },
+    close() {
+      clearInterval(sweep)
+      stopListening()
+    },
+  }
+}

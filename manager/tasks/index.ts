@@ -1,0 +1,8 @@
+export { createAnnouncer } from './announcer.ts'
+export { createAuditDesk } from './audit.ts'
+export { createBlocks } from './blocks.ts'
+export { createBufferPool } from './buffers.ts'
+export { createCoordinator } from './coordinator.ts'
+export type { Signer } from './cuts.ts'
+export { digestField, fields, MAP_PAGE, packMap, readHave, text } from './messages.ts'
+export { createTask, type Task } from './task.ts'

@@ -1,0 +1,440 @@
+/**
+ * A blob on its way to this node. The task owns the talk with the coordinator (dispatching), the leases (seeding), the
+ * asking of peers (fetching), the running hash (verifier) and the readers; `blocks` is the one place that knows what is here.
+ */
+import { type Digest, type Log, ShoalError } from '../../base/index.ts'
+import { BLOCK_SIZE, type BlockStore } from '../../blockstore/index.ts'
+import {
+  createPlanner,
+  type DispatchAnswer,
+  type PeerBook,
+  type PeerId,
+  type Priority,
+} from '../../scheduler/index.ts'
+import type { Exchange, Membership, OpenBlob, Origin, Rpc, Sources, TaskStatus } from '../types.ts'
+import type { Announcer } from './announcer.ts'
+import { type AuditDesk, settleMismatch } from './audit.ts'
+import { createBlocks } from './blocks.ts'
+import type { BufferPool } from './buffers.ts'
+import type { Coordinator } from './coordinator.ts'
+import type { Signer } from './cuts.ts'
+import { createDiskless } from './diskless.ts'
+import { createDispatching } from './dispatching.ts'
+import { createFetching } from './fetching.ts'
+import { createGossip } from './gossip.ts'
+import { createMapQueries } from './maps.ts'
+import type { HaveNote } from './messages.ts'
+import { refusalError, toShoalError } from './outcome.ts'
+import { readBlob } from './reading.ts'
+import { createSeeding } from './seeding.ts'
+import { createVerifier } from './verifier.ts'
+
+/** Nothing came and nobody can send: so long a reader is kept waiting, and longer when the LAN itself just broke. */
+const PATIENCE_MS = 8000
+const LAN_PATIENCE_MS = 40_000
+/** A refusal counts when nothing has come for this long: what is in flight may still make it moot. */
+const SETTLE_MS = 250
+/** How long a task that nobody waits for goes on: a client that lost its connection comes back at once. */
+const GRACE_MS = 1500
+const AUDITS = 2
+
+export interface TaskDeps {
+  members: Membership
+  rpc: Rpc
+  exchange: Exchange
+  store: BlockStore
+  signer: Signer
+  coordinator: Coordinator
+  desk: AuditDesk
+  announcer: Announcer
+  book: PeerBook
+  pool: BufferPool
+  random: () => number
+  log: Log
+  /** A member was lost a moment ago: the network is the likely culprit. */
+  lanTrouble: () => boolean
+  onBytes: (source: keyof Sources, count: number) => void
+  onStatus: (status: TaskStatus) => void
+  onEnd: () => void
+}
+
+export interface Task {
+  open(request: { origin: Origin; priority: Priority; signal: AbortSignal }): Promise<OpenBlob>
+  /** A neighbour says that it got blocks. */
+  heard(peer: PeerId, note: HaveNote): void
+  /** The store lost blocks. */
+  lost(offsets: readonly number[]): void
+  status(): TaskStatus
+  close(): Promise<void>
+}
+
+interface Opening {
+  origin: Origin
+  priority: Priority
+}
+
+export async function createTask(
+  digest: Digest,
+  facts: { size?: number; mediaType?: string },
+  deps: TaskDeps,
+): Promise<Task> {
+  const { members, rpc, exchange, store, signer, coordinator, book, pool, random } = deps
+  const log = deps.log.child({ digest })
+  const self = members.self.id
+  const release = store.hold(digest)
+  const blocks = await createBlocks({ digest, store, signer, log })
+  const startedAt = Date.now()
+  const openings = new Set<Opening>()
+  const denied = new Map<Origin, unknown>()
+  const readers = new Map<number, number>()
+  const sources: Sources = { local: blocks.bytesHere, peers: 0, upstream: 0 }
+  /** Blocks that were given out and proved wrong; in order of discovery. */
+  const replaced: number[] = []
+  const ending = new AbortController()
+  let nextReader = 0
+  let verified = (await store.blob(digest))?.complete === true && blocks.missing === 0
+  let moved = false
+  let lastMove = performance.now()
+  let refusal: DispatchAnswer['refusal']
+  let failure: ShoalError | undefined
+  let round: { abort: AbortController; finished: Promise<void> } | undefined
+  let grace: NodeJS.Timeout | undefined
+  let peers = 0
+  let lastStatus = 0
+  const finished = Promise.withResolvers<void>()
+  finished.promise.catch(() => {})
+  if (!verified && facts.size !== undefined) await blocks.describe({ size: facts.size })
+  if (facts.mediaType !== undefined) await blocks.describe({ mediaType: facts.mediaType })
+
+  const priority = (): Priority =>
+    [...openings].some((opening) => opening.priority === 'client') ? 'client' : 'preheat'
+  const origin = (): Origin | undefined =>
+    [...openings].map((opening) => opening.origin).findLast((o) => !denied.has(o))
+
+  function move(): void {
+    moved = true
+    lastMove = performance.now()
+  }
+
+  function report(force = false): void {
+    const now = performance.now()
+    if (!force && now - lastStatus < 200) return
+    lastStatus = now
+    deps.onStatus(status())
+  }
+
+  function arrived(index: number, bytes: Uint8Array, from: 'peers' | 'upstream'): void {
+    move()
+    sources[from] += bytes.byteLength
+    deps.onBytes(from, bytes.byteLength)
+    work.verifier.offer(index, bytes)
+    work.planner.got(index)
+    if (!diskless.active) work.gossip.got(index)
+    report()
+  }
+
+  function createWork() {
+    const planner = createPlanner({ blockSize: BLOCK_SIZE, book, priority: priority(), random })
+    const verifier = createVerifier({ blocks, pool })
+    const gossip = createGossip({ digest, blocks, rpc })
+    const dispatching = createDispatching({
+      digest,
+      blocks,
+      members,
+      rpc,
+      coordinator,
+      seed: () => (origin() && !diskless.active ? { rate: Math.round(seeding.rate()) } : undefined),
+      onAnswer: apply,
+      log,
+    })
+    const seeding = createSeeding({
+      blocks,
+      pool,
+      origin,
+      onBlock: (index, bytes) => arrived(index, bytes, 'upstream'),
+      onBytes: move,
+      onRelease: (lease, reason, detail) => dispatching.release(lease.id, reason, detail),
+      onDenied: (from, error) => denied.set(from, error),
+      onFull: () => diskless.start(),
+      onHalf: () => dispatching.kick(),
+      log,
+    })
+    const fetching = createFetching({
+      blocks,
+      planner,
+      exchange,
+      pool,
+      priority,
+      onBlock: (index, bytes) => arrived(index, bytes, 'peers'),
+      onFull: () => diskless.start(),
+      keep: (index, bytes) => diskless.keep(index, bytes),
+      log,
+    })
+    const maps = createMapQueries({ blocks, rpc, onCuts: learned, log })
+    for (const { index } of blocks.cuts()) {
+      planner.known(index)
+      if (blocks.has(index)) planner.got(index)
+    }
+    for (const [id, index] of readers) planner.reader(id, index)
+    return { planner, verifier, gossip, dispatching, seeding, fetching, maps }
+  }
+
+  const diskless = createDiskless({
+    blocks,
+    signer,
+    origin,
+    readers,
+    verifierAt: () => work.verifier.position,
+    lastMove: () => lastMove,
+    onStart: () => {
+      log.warn({}, 'the disk is full: the blob passes through without being kept')
+      work.planner.window(diskless.window)
+    },
+    onBlock: (index, bytes) => arrived(index, bytes, 'upstream'),
+    onGone: (index) => work.planner.lost(index),
+    log,
+  })
+  let work = createWork()
+
+  function learned(indexes: readonly number[]): void {
+    for (const index of indexes) work.planner.known(index)
+    work.fetching.pump()
+  }
+
+  function apply(answer: DispatchAnswer): void {
+    const { size, mediaType } = answer
+    blocks
+      .describe({
+        ...(size === undefined ? {} : { size }),
+        ...(mediaType === undefined ? {} : { mediaType }),
+      })
+      .catch((error) => fail(toShoalError(error)))
+    if (blocks.size !== undefined) work.planner.size(blocks.size)
+    learned(blocks.learn(answer.cuts))
+    peers = answer.holders.length
+    for (const holder of answer.holders) {
+      work.planner.peer(holder.peer, holder.have)
+      work.gossip.neighbour(holder.peer, holder.pulling)
+    }
+    work.seeding.update(answer.leases)
+    work.planner.seeding(answer.leases)
+    work.maps.look(answer.holders)
+    refusal = answer.refusal
+    judge()
+    work.fetching.pump()
+  }
+
+  /** Ends the task with an error when what is missing cannot come. */
+  function judge(): void {
+    if (blocks.missing === 0 || !refusal || diskless.active) return
+    const quiet = performance.now() - lastMove
+    const final = refusal.reason === 'missing' || refusal.reason === 'denied'
+    const patience = deps.lanTrouble() ? LAN_PATIENCE_MS : PATIENCE_MS
+    if (quiet > (final || !moved ? SETTLE_MS : patience))
+      fail(refusalError(refusal, work.seeding.error, [...denied.values()].at(-1)))
+  }
+
+  function fail(error: ShoalError): void {
+    if (failure || ending.signal.aborted) return
+    failure = error
+    log.warn({ code: error.code, error: error.message }, 'task failed')
+    finished.reject(error)
+    blocks.bell.ring()
+    report(true)
+    void close()
+  }
+
+  /** Fetches what is missing; again whenever the store loses blocks later. */
+  function ensureRunning(): void {
+    if (round || failure || ending.signal.aborted) return
+    if (verified && blocks.missing === 0) return
+    lastMove = performance.now()
+    const abort = new AbortController()
+    const signal = AbortSignal.any([abort.signal, ending.signal])
+    round = { abort, finished: run(signal, abort).catch(ended) }
+  }
+
+  function ended(error: unknown): void {
+    round = undefined
+    if (!ending.signal.aborted) fail(toShoalError(error))
+  }
+
+  async function run(signal: AbortSignal, abort: AbortController): Promise<void> {
+    const watch = setInterval(judge, 100)
+    try {
+      const talk = work.dispatching.run(signal)
+      work.fetching.pump()
+      diskless.run(signal)
+      for (let audits = 0; !(await verify(signal)); audits++) {
+        const indexes =
+          audits < AUDITS
+            ? await settleMismatch({
+                blocks,
+                desk: deps.desk,
+                rpc,
+                self,
+                coordinator: () => work.dispatching.coordinator,
+                origin,
+                log,
+                signal,
+              })
+            : undefined
+        if (!indexes) {
+          await store.remove(digest)
+          throw new ShoalError('DIGEST_MISMATCH', `the bytes that upstream sends are not those of ${digest}`)
+        }
+        replaced.push(...indexes)
+        for (const index of indexes) {
+          if (blocks.has(index)) continue
+          work.planner.lost(index)
+          work.planner.forgetCut(index)
+        }
+        work.dispatching.revise(indexes)
+      }
+      verified = true
+      if (!diskless.active) await store.markComplete(digest)
+      blocks.bell.ring()
+      abort.abort()
+      await talk
+      await stopWork()
+      await work.dispatching.finish()
+      if (!diskless.active) deps.announcer.complete(digest)
+      finished.resolve()
+      report(true)
+      work = createWork()
+      round = undefined
+      if (blocks.missing !== 0 && !diskless.active) ensureRunning()
+    } finally {
+      clearInterval(watch)
+    }
+  }
+
+  /** A blob that was verified once needs no second hash: what comes again is checked against cuts that made it up. */
+  async function verify(signal: AbortSignal): Promise<boolean> {
+    if (!verified) return work.verifier.run(signal)
+    while (blocks.missing !== 0) await blocks.bell.wait(signal)
+    return true
+  }
+
+  async function stopWork(): Promise<void> {
+    work.gossip.stop()
+    work.maps.stop()
+    await Promise.all([work.seeding.stop(), work.fetching.stop()])
+  }
+
+  async function close(): Promise<void> {
+    if (ending.signal.aborted) return
+    clearTimeout(grace)
+    ending.abort(failure ?? new ShoalError('ABORTED', 'nobody waits for the blob any more'))
+    deps.onEnd()
+    await round?.finished
+    await stopWork()
+    if (!verified) await work.dispatching.finish()
+    release()
+    blocks.bell.ring()
+  }
+
+  function leave(opening: Opening): void {
+    if (!openings.delete(opening)) return
+    if (openings.size === 0) grace = setTimeout(() => void close(), verified ? 0 : GRACE_MS)
+  }
+
+  function status(): TaskStatus {
+    return {
+      digest,
+      label: [...openings].at(-1)?.origin.label ?? '',
+      size: blocks.size,
+      bytesHere: blocks.bytesHere,
+      sources: { ...sources },
+      coordinator: work.dispatching.coordinator,
+      peers,
+      leases: work.seeding.leases.length,
+      readers: readers.size,
+      priority: priority(),
+      startedAt,
+      state: failure ? 'failed' : verified && blocks.missing === 0 ? 'done' : 'running',
+      ...(failure ? { error: failure.message } : {}),
+    }
+  }
+
+  async function open(request: {
+    origin: Origin
+    priority: Priority
+    signal: AbortSignal
+  }): Promise<OpenBlob> {
+    clearTimeout(grace)
+    const opening: Opening = { origin: request.origin, priority: request.priority }
+    openings.add(opening)
+    const before = { ...sources, local: blocks.bytesHere }
+    try {
+      ensureRunning()
+      while (blocks.size === undefined || !(moved || verified)) {
+        if (failure) throw failure
+        if (blocks.size === undefined && blocks.reach > 0) break
+        await blocks.bell.wait(AbortSignal.any([request.signal, ending.signal]))
+      }
+    } catch (error) {
+      leave(opening)
+      throw failure ?? error
+    }
+    const closed = new AbortController()
+    return {
+      digest,
+      get size() {
+        return blocks.size
+      },
+      get mediaType() {
+        return blocks.mediaType
+      },
+      read: (range, signal) =>
+        readBlob(
+          {
+            blocks,
+            pool,
+            isVerified: () => verified,
+            failure: () => failure ?? (ending.signal.aborted ? toShoalError(ending.signal.reason) : undefined),
+            onPosition: place,
+            onLost: ensureRunning,
+            replaced: () => replaced,
+          },
+          nextReader++,
+          range,
+          AbortSignal.any([signal, closed.signal]),
+        ),
+      sources: () => ({
+        local: before.local,
+        peers: sources.peers - before.peers,
+        upstream: sources.upstream - before.upstream,
+      }),
+      done: verified && blocks.missing === 0 ? Promise.resolve() : finished.promise,
+      close() {
+        closed.abort(new ShoalError('ABORTED', 'closed'))
+        leave(opening)
+      },
+    }
+  }
+
+  function place(id: number, index: number | undefined): void {
+    if (index === undefined) readers.delete(id)
+    else readers.set(id, index)
+    work.planner.reader(id, index)
+    if (!verified) work.fetching.pump()
+    blocks.bell.ring()
+  }
+
+  return {
+    open,
+    heard(peer, note) {
+      learned(blocks.learn(note.cuts))
+      for (const index of note.indexes) work.planner.peerHas(peer, index)
+      work.gossip.neighbour(peer, note.pulling)
+      work.fetching.pump()
+    },
+    lost(offsets) {
+      for (const index of blocks.lost(offsets)) work.planner.lost(index)
+      ensureRunning()
+    },
+    status,
+    close,
+  }
+}
