@@ -11,7 +11,7 @@ export interface Board {
   setKnown(index: number, value: boolean): void
   setAsked(index: number, value: boolean): void
   setSeeding(index: number, value: boolean): void
-  setRarity(index: number, step: number): void
+  addHolders(index: number, step: number): void
   /** Blocks that are here. */
   readonly here: number
   /** Blocks that could be asked for: known, not here, not in flight, not being seeded. */
@@ -28,7 +28,8 @@ const KNOWN = 2
 const ASKED = 4
 const SEEDING = 8
 
-export function createBoard(): Board {
+/** `freed` hears of every block that can be asked for from now on. */
+export function createBoard(freed: (index: number) => void): Board {
   let flags = new Uint8Array(64)
   let rarity = new Uint16Array(64)
   let free = new Uint32Array(2)
@@ -64,6 +65,7 @@ export function createBoard(): Board {
     if (isFree === wasFree) return
     free[word] = isFree ? free[word]! | mask : free[word]! & ~mask
     freeCount += isFree ? 1 : -1
+    if (isFree) freed(index)
   }
 
   return {
@@ -89,7 +91,7 @@ export function createBoard(): Board {
     setKnown: (index, value) => set(index, KNOWN, value),
     setAsked: (index, value) => set(index, ASKED, value),
     setSeeding: (index, value) => set(index, SEEDING, value),
-    setRarity(index, step) {
+    addHolders(index, step) {
       reach(index)
       rarity[index] = rarity[index]! + step
     },
@@ -128,11 +130,4 @@ export function createBoard(): Board {
 function grown<T extends Uint8Array | Uint16Array | Uint32Array>(old: T, larger: T): T {
   larger.set(old)
   return larger
-}
-
-/** A bitfield (least significant bit of byte 0 first) as 32-bit words in the same order of bits. */
-export function wordsOf(field: Uint8Array): Uint32Array {
-  const words = new Uint32Array(Math.ceil(field.length / 4))
-  for (let i = 0; i < field.length; i++) words[i >>> 2]! |= field[i]! << ((i & 3) * 8)
-  return words
 }

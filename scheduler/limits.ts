@@ -54,8 +54,11 @@ export interface PlannerLimits {
   copies: number
   /** A block is late after this, or three times what was expected. */
   lateMs: number
-  /** The same for the block that a reader waits for. */
+  /** The same for the block that a reader waits for, or twice what was expected. */
   readerLateMs: number
+  /** Not late while bytes of it came within this long, unless it takes `slow` times longer than what counts as late. */
+  quietMs: number
+  slow: number
   /** A seeding range without a new block for this long is asked of peers too. */
   seedLateMs: number
   /** Endgame: when no more than this many blocks are missing, all in flight. */
@@ -82,7 +85,7 @@ export const DEFAULT_LIMITS: { ledger: LedgerLimits; peers: PeerLimits; planner:
     blocks: 2 ** 22,
   },
   peers: {
-    minBudget: 2 ** 20,
+    minBudget: 2 ** 19,
     maxBudget: 8 * 2 ** 20,
     total: 24 * 2 ** 20,
     rate: 12.5e6,
@@ -97,6 +100,8 @@ export const DEFAULT_LIMITS: { ledger: LedgerLimits; peers: PeerLimits; planner:
     copies: 3,
     lateMs: 300,
     readerLateMs: 150,
+    quietMs: 150,
+    slow: 4,
     seedLateMs: 1000,
     endgame: 8,
   },

@@ -17,6 +17,8 @@ interface Entry {
 
 /** How long the sums remember: a sum loses half its weight with every this many bytes. */
 const HALF_LIFE = 8 * 2 ** 20
+/** How fast the least latency follows what is seen now, so that a path that became longer is noticed. */
+const DRIFT = 0.002
 /** A client's task counts as active for this long after it last asked for room. */
 const CLIENT_MS = 2000
 /** Answers "I have it not" that cost a peer nothing: claims and evictions cross. */
@@ -68,7 +70,8 @@ export function createPeerBook(options: { limits?: Partial<PeerLimits> } = {}): 
   function budgetOf(known: Entry): number {
     if (known.bytes === 0) return limits.minBudget
     const product = (rateOf(known) * known.latencyMs) / 1000
-    return Math.min(limits.maxBudget, Math.max(limits.minBudget, 2 * product))
+    // A little more than twice: two blocks just fit where one was measured.
+    return Math.min(limits.maxBudget, Math.max(limits.minBudget, 2.1 * product))
   }
 
   function settle(known: Entry, bytes: number): void {
@@ -93,8 +96,10 @@ export function createPeerBook(options: { limits?: Partial<PeerLimits> } = {}): 
       if (total <= 0) return 0
       const known = entries.get(peer)
       if (known === undefined) return Math.min(total, limits.minBudget)
-      const budget = budgetOf(known)
-      return Math.max(0, Math.min(total, (yields ? budget / 2 : budget) - known.inFlight))
+      if (known.shunnedUntil > now) return 0
+      // Somebody who is asked for nothing can always be asked for one block.
+      const budget = known.inFlight === 0 || !yields ? budgetOf(known) : budgetOf(known) / 2
+      return Math.max(0, Math.min(total, budget - known.inFlight))
     },
 
     asked(peer: PeerId, bytes: number, now: number): void {
@@ -115,7 +120,7 @@ export function createPeerBook(options: { limits?: Partial<PeerLimits> } = {}): 
       known.latencyMs =
         known.latencyMs === 0 || took < known.latencyMs
           ? took
-          : known.latencyMs + (took - known.latencyMs) * 0.01
+          : known.latencyMs + (took - known.latencyMs) * DRIFT
       known.failures = Math.floor(known.failures / 2)
       known.misses = 0
       if (known.failures === 0 && known.shunnedUntil <= now) known.shunnedUntil = 0

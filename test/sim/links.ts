@@ -13,6 +13,8 @@ export interface Job {
 
 export interface Link {
   send(job: Job): void
+  /** A message on a connection of its own: not behind the blocks that wait. */
+  urgent(job: Job): void
   cancel(job: Job): void
   /** Bytes that were sent, those of jobs cancelled on the way included. */
   readonly sent: number
@@ -59,6 +61,14 @@ export function createFifo(clock: Clock, rate: number): Link {
       if (closed) return
       queue.push(added)
       if (current === undefined) next()
+    },
+    urgent(added) {
+      if (closed) return
+      if (current === undefined) {
+        queue.push(added)
+        next()
+      } else if (head > 0) queue[--head] = added
+      else queue.unshift(added)
     },
     cancel(gone) {
       if (gone.state !== 'sent') gone.state = 'cancelled'
@@ -127,17 +137,20 @@ export function createFair(clock: Clock, rate: number): Link {
     })
   }
 
+  function send(added: Job): void {
+    if (closed) return
+    update()
+    added.tag = virtual + added.bytes
+    added.state = 'sending'
+    active++
+    pushJob(heap, added)
+    schedule()
+    if (added.moving !== undefined) tell(added)
+  }
+
   return {
-    send(added) {
-      if (closed) return
-      update()
-      added.tag = virtual + added.bytes
-      added.state = 'sending'
-      active++
-      pushJob(heap, added)
-      schedule()
-      if (added.moving !== undefined) tell(added)
-    },
+    send,
+    urgent: send,
     cancel(gone) {
       if (gone.state !== 'sending') return
       update()

@@ -21,6 +21,21 @@ export function parseFailure(text: string): Failure {
   }
 }
 
+interface Given {
+  nodes: number
+  size: string
+  uplink: string
+  uplinks: Scenario['uplinks']
+  lan: string
+  links: Scenario['links']
+  seed: number
+  latency: number
+  batch: number
+  fail?: string[]
+  json?: true
+  quiet?: true
+}
+
 const command = new Command('sim')
   .description('Simulates a site whose nodes pull one blob at the same moment, with the real scheduler code')
   .option('--nodes <n>', 'nodes', Number, DEFAULTS.nodes)
@@ -43,30 +58,30 @@ const command = new Command('sim')
   .option('--quiet', 'no progress on stderr')
 
 command.parse()
-const given = command.opts()
+const given = command.opts<Given>()
 const scenario: Scenario = {
   ...DEFAULTS,
-  nodes: given['nodes'],
-  size: parseBytes(given['size']),
-  uplink: parseRate(given['uplink']),
-  uplinks: given['uplinks'],
-  lan: parseRate(given['lan']),
-  links: given['links'],
-  seed: given['seed'],
-  latencyMs: given['latency'],
-  batchMs: given['batch'],
-  failures: ((given['fail'] as string[] | undefined) ?? []).map(parseFailure),
+  nodes: given.nodes,
+  size: parseBytes(given.size),
+  uplink: parseRate(given.uplink),
+  uplinks: given.uplinks,
+  lan: parseRate(given.lan),
+  links: given.links,
+  seed: given.seed,
+  latencyMs: given.latency,
+  batchMs: given.batch,
+  failures: (given.fail ?? []).map(parseFailure),
 }
 
 const began = performance.now()
 const outcome = simulate(
   scenario,
-  given['quiet']
+  given.quiet
     ? undefined
-    : (clock, done) => {
+    : (clock, done, { lanBytes, uplinkBytes }) => {
         const wall = ((performance.now() - began) / 1000).toFixed(1)
         process.stderr.write(
-          `${(clock.now / 1000).toFixed(0)} s simulated, ${done} done, ${wall} s of wall time\n`,
+          `${(clock.now / 1000).toFixed(0)} s simulated, ${done} done, uplink ${formatBytes(uplinkBytes)}, LAN ${formatBytes(lanBytes)}, ${wall} s of wall time\n`,
         )
       },
 )
@@ -90,7 +105,7 @@ const figures = {
   ...outcome,
   doneMs: undefined,
 }
-if (given['json']) console.log(JSON.stringify(figures))
+if (given.json) console.log(JSON.stringify(figures))
 else {
   const rows: [string, string][] = [
     ['lower bound', `${(bound / 1000).toFixed(2)} s`],

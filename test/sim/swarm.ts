@@ -31,8 +31,12 @@ interface Transfer {
 
 interface Stream {
   lease: Lease
+  /** Blocks that came over the uplink and are not stored yet. */
+  pending: number
   job: Job | undefined
   aborted: boolean
+  /** All of it came over the uplink. */
+  ended: boolean
 }
 
 interface Node {
@@ -68,7 +72,10 @@ interface Node {
 }
 
 /** Runs the scenario with the real ledger, planner and peer book of every node. The same scenario gives the same outcome. */
-export function simulate(s: Scenario, progress?: (clock: Clock, done: number) => void): Outcome {
+export function simulate(
+  s: Scenario,
+  progress?: (clock: Clock, done: number, outcome: Outcome) => void,
+): Outcome {
   const clock = createClock()
   const random = seeded(s.seed)
   const blocks = Math.ceil(s.size / s.blockSize)
@@ -79,6 +86,7 @@ export function simulate(s: Scenario, progress?: (clock: Clock, done: number) =>
     unfinished: 0,
     killed: 0,
     uplinkBytes: 0,
+    uplinkMs: 0,
     lanBytes: 0,
     wastedBytes: 0,
     hedges: 0,
@@ -178,7 +186,7 @@ export function simulate(s: Scenario, progress?: (clock: Clock, done: number) =>
     const bytes = 200 + request.have.length + told.length * CUT_BYTES
     out.dispatchBytes += bytes
     const coordinator = byId.get(target)!
-    node.up.send(
+    node.up.urgent(
       job(bytes, () => {
         clock.after(s.latencyMs, () => {
           if (!coordinator.alive) return again(node, released, told)
@@ -218,7 +226,7 @@ export function simulate(s: Scenario, progress?: (clock: Clock, done: number) =>
     const have = said.holders.reduce((sum, holder) => sum + holder.have.length + 60, 0)
     const bytes = 200 + said.cuts.length * CUT_BYTES + have
     out.dispatchBytes += bytes
-    coordinator.up.send(job(bytes, () => clock.after(s.latencyMs, () => apply(node, said))))
+    coordinator.up.urgent(job(bytes, () => clock.after(s.latencyMs, () => apply(node, said))))
   }
 
   function apply(node: Node, said: DispatchAnswer): void {
@@ -247,7 +255,7 @@ export function simulate(s: Scenario, progress?: (clock: Clock, done: number) =>
     for (const stream of node.streams.values()) if (!live.has(stream.lease.id)) stop(node, stream)
     for (const lease of leases) {
       if (node.streams.has(lease.id)) continue
-      const stream: Stream = { lease, job: undefined, aborted: false }
+      const stream: Stream = { lease, pending: 0, job: undefined, aborted: false, ended: false }
       node.streams.set(lease.id, stream)
       clock.after(s.upstreamMs, () => fetchUpstream(node, stream, lease.start))
     }
@@ -264,22 +272,32 @@ export function simulate(s: Scenario, progress?: (clock: Clock, done: number) =>
     if (stream.aborted || !node.alive) return
     const { lease } = stream
     if (index >= Math.min(blocks, lease.start + lease.count)) {
-      node.streams.delete(lease.id)
-      node.released.push({ id: lease.id, reason: 'done' })
-      kick(node)
+      settle(node, stream)
       return
     }
     const bytes = lengthOf(index)
     stream.job = job(bytes, () => {
       out.uplinkBytes += bytes
+      out.uplinkMs = clock.now
       measure(node, bytes)
+      stream.pending++
       fetchUpstream(node, stream, index + 1)
       node.down.send(
-        job(s.uplinks === 'shared' ? bytes : 0, () => clock.after(s.processMs, () => cut(node, index))),
+        job(s.uplinks === 'shared' ? bytes : 0, () =>
+          clock.after(s.processMs, () => cut(node, index, stream)),
+        ),
       )
       if (index - lease.start + 1 === Math.ceil(lease.count / 2)) kick(node)
     })
     node.uplink.send(stream.job)
+  }
+
+  function settle(node: Node, stream: Stream): void {
+    stream.ended = true
+    if (stream.pending > 0 || stream.aborted) return
+    node.streams.delete(stream.lease.id)
+    node.released.push({ id: stream.lease.id, reason: 'done' })
+    kick(node)
   }
 
   function measure(node: Node, bytes: number): void {
@@ -292,8 +310,14 @@ export function simulate(s: Scenario, progress?: (clock: Clock, done: number) =>
     node.rate = (sum / span) * 1000
   }
 
-  function cut(node: Node, index: number): void {
-    if (!node.alive || hasBit(node.have, index)) return
+  function cut(node: Node, index: number, stream: Stream): void {
+    if (!node.alive) return
+    stream.pending--
+    if (!hasBit(node.have, index)) sign(node, index)
+    if (stream.ended) settle(node, stream)
+  }
+
+  function sign(node: Node, index: number): void {
     cuts[index] ??= {
       index,
       cid: `block-${index}`,
@@ -491,7 +515,7 @@ export function simulate(s: Scenario, progress?: (clock: Clock, done: number) =>
   }
   if (progress !== undefined) {
     const report = (): void => {
-      progress(clock, s.nodes - running)
+      progress(clock, s.nodes - running, out)
       if (running > 0) clock.after(1000, report)
     }
     clock.after(1000, report)

@@ -41,6 +41,8 @@ export interface Outcome {
   unfinished: number
   killed: number
   uplinkBytes: number
+  /** When the last block came over the uplink. */
+  uplinkMs: number
   /** Sent between nodes, blocks only. */
   lanBytes: number
   /** Blocks that arrived twice or from peers that had been cancelled, in bytes. */

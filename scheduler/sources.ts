@@ -1,0 +1,127 @@
+import type { Board } from './board.ts'
+import type { PeerId } from './types.ts'
+
+/** A peer of one task, and what it is believed to have. */
+export interface Source {
+  readonly id: PeerId
+  /** All that is believed, as 32-bit words, bit i of word i >> 5. */
+  words: Uint32Array
+  /** What it said itself, block by block: not taken back by a coordinator's older snapshot. */
+  own: Uint32Array
+  /** True when a look found nothing to ask of it, until that may have changed. */
+  idle: boolean
+  /** Of the present turn: bytes that may be asked, and when one block more would be here. */
+  room: number
+  expectMs: number
+}
+
+export interface Sources {
+  readonly list: readonly Source[]
+  get(id: PeerId): Source | undefined
+  /** What is known second-hand of all that the peer has; takes the place of the last such word. */
+  snapshot(id: PeerId, have: Uint8Array): void
+  /** The peer itself says that it has the block. */
+  add(id: PeerId, index: number): void
+  /** The peer has it not, whoever said so. */
+  deny(id: PeerId, index: number): void
+  drop(id: PeerId): void
+  /** The block can be asked for from now on: who has it is worth a look. */
+  freed(index: number): void
+}
+
+export function offers(source: Source, index: number): boolean {
+  return (((source.words[index >>> 5] ?? 0) >>> (index & 31)) & 1) === 1
+}
+
+/** Keeps the board's rarities. */
+export function createSources(board: () => Board): Sources {
+  const byId = new Map<PeerId, Source>()
+  const list: Source[] = []
+
+  function of(id: PeerId): Source {
+    let source = byId.get(id)
+    if (source === undefined) {
+      const none = new Uint32Array(0)
+      source = { id, words: none, own: none, idle: false, room: 0, expectMs: 0 }
+      byId.set(id, source)
+      list.push(source)
+    }
+    return source
+  }
+
+  function replace(source: Source, words: Uint32Array): void {
+    const length = Math.max(words.length, source.words.length)
+    for (let word = 0; word < length; word++) {
+      const before = source.words[word] ?? 0
+      const after = words[word] ?? 0
+      for (let rest = before ^ after; rest !== 0; rest &= rest - 1) {
+        const bit = 31 - Math.clz32(rest & -rest)
+        board().addHolders(word * 32 + bit, (after >>> bit) & 1 ? 1 : -1)
+      }
+    }
+    source.words = words
+    source.idle = false
+  }
+
+  return {
+    list,
+    get: (id) => byId.get(id),
+    snapshot(id, have) {
+      const source = of(id)
+      replace(source, union(wordsOf(have), source.own))
+    },
+    add(id, index) {
+      const source = of(id)
+      source.own = withBit(source.own, index, true)
+      if (offers(source, index)) return
+      source.words = withBit(source.words, index, true)
+      board().addHolders(index, 1)
+      if (source.idle && board().isFree(index)) source.idle = false
+    },
+    deny(id, index) {
+      const source = byId.get(id)
+      if (source === undefined || !offers(source, index)) return
+      source.own = withBit(source.own, index, false)
+      source.words = withBit(source.words, index, false)
+      board().addHolders(index, -1)
+    },
+    drop(id) {
+      const source = byId.get(id)
+      if (source === undefined) return
+      replace(source, new Uint32Array(0))
+      byId.delete(id)
+      list.splice(list.indexOf(source), 1)
+    },
+    freed(index) {
+      for (const source of list) if (source.idle && offers(source, index)) source.idle = false
+    },
+  }
+}
+
+/** A bitfield (least significant bit of byte 0 first) as 32-bit words in the same order of bits. */
+function wordsOf(field: Uint8Array): Uint32Array {
+  const words = new Uint32Array(Math.ceil(field.length / 4))
+  for (let i = 0; i < field.length; i++) words[i >>> 2]! |= field[i]! << ((i & 3) * 8)
+  return words
+}
+
+function union(a: Uint32Array, b: Uint32Array): Uint32Array {
+  const all = a.length >= b.length ? a : b.slice()
+  const other = a.length >= b.length ? b : a
+  for (let i = 0; i < other.length; i++) all[i]! |= other[i]!
+  return all
+}
+
+/** The words with one bit changed: the same array where it has room for it. */
+function withBit(words: Uint32Array, index: number, value: boolean): Uint32Array {
+  const at = index >>> 5
+  let found = words
+  if (at >= words.length) {
+    if (!value) return words
+    found = new Uint32Array(Math.max(at + 1, words.length * 2, 8))
+    found.set(words)
+  }
+  const mask = 1 << (index & 31)
+  found[at] = value ? found[at]! | mask : found[at]! & ~mask
+  return found
+}
