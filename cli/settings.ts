@@ -119,7 +119,7 @@ export const SETTINGS: readonly Setting[] = [
     name: 'site',
     argument: 'NAME',
     help: 'nodes on one LAN behind one uplink',
-    shownDefault: 'default',
+    shownDefault: '"default"',
     check: label,
   },
   {

@@ -69,12 +69,12 @@ export function createPulls({
   }
 
   function apply(status: PullStatus, progress: PullProgress): void {
-    const size = sumSizes(progress.blobs)
+    const size = progress.total?.size ?? sumSizes(progress.blobs)
     if (size !== undefined) status.size = size
     if (progress.digest !== undefined) status.digest = progress.digest
     status.blobs = progress.blobs
-    status.bytesHere = progress.blobs.reduce((sum, blob) => sum + blob.bytesHere, 0)
-    status.sources = sumSources(progress.blobs)
+    status.bytesHere = progress.total?.size ?? progress.blobs.reduce((sum, blob) => sum + blob.bytesHere, 0)
+    status.sources = progress.total?.sources ?? sumSources(progress.blobs)
   }
 
   const tell = (status: PullStatus): void => {

@@ -91,7 +91,7 @@ export const SCHEMAS: Record<string, Schema> = {
   }),
   PullBlob: object({
     digest,
-    kind: oneOf('manifest', 'config', 'layer'),
+    kind: oneOf('manifest', 'config', 'layer', 'blob'),
     'size?': count(),
     bytesHere: count(),
     state: oneOf('waiting', 'running', 'done', 'failed'),

@@ -16,7 +16,7 @@ export interface ImageInfo {
   usedAt: number
 }
 
-export type PullBlobKind = 'manifest' | 'config' | 'layer'
+export type PullBlobKind = 'manifest' | 'config' | 'layer' | 'blob'
 
 /** One blob of an image that is being pulled. */
 export interface PullBlob {
@@ -33,6 +33,8 @@ export interface PullProgress {
   /** Of the manifest or index that the reference names, once known. */
   digest?: Digest
   blobs: PullBlob[]
+  /** What the whole came to, where that is more than the blobs' sum (manifests). */
+  total?: { size: number; sources: Sources }
 }
 
 /** What the API needs for pulls; proxy/ gives it. Rejects with a ShoalError; ABORTED when `signal` fired. */

@@ -1,0 +1,47 @@
+import { formatBytes } from '../../base/index.ts'
+import type { ImageInfo } from '../api/types.ts'
+import { formatAgo, percent, print, printJson, shortDigest, table } from '../output.ts'
+import { type ClientFlags, type Context, withClient } from './context.ts'
+
+export function imageLines(images: ImageInfo[], now: number): string[] {
+  return table(
+    [
+      { title: 'IMAGE' },
+      { title: 'DIGEST' },
+      { title: 'PLATFORM' },
+      { title: 'SIZE', right: true },
+      { title: 'HERE', right: true },
+      { title: 'USED' },
+    ],
+    images.map((image) => [
+      image.reference,
+      shortDigest(image.digest),
+      image.platforms.join(',') || '-',
+      formatBytes(image.size),
+      image.complete ? 'all' : percent(image.bytesHere, image.size),
+      formatAgo(image.usedAt, now),
+    ]),
+  )
+}
+
+/** `shoal images` */
+export async function imagesCommand(context: Context, flags: ClientFlags): Promise<void> {
+  await withClient(context, flags, async (client) => {
+    const images = await client.get<ImageInfo[]>('/api/v1/images', { signal: context.signal })
+    if (flags.json) return printJson(context.io, images)
+    print(context.io, images.length > 0 ? imageLines(images, Date.now()) : ['no images yet'])
+  })
+}
+
+/** `shoal gc` */
+export async function gcCommand(context: Context, flags: ClientFlags): Promise<void> {
+  await withClient(context, flags, async (client) => {
+    const { signal } = context
+    const freed = await client.send<{ blobs: number; bytes: number }>('POST', '/api/v1/gc', undefined, {
+      signal,
+      patienceMs: 0,
+    })
+    if (flags.json) return printJson(context.io, freed)
+    print(context.io, [`freed ${formatBytes(freed.bytes)} in ${freed.blobs} blobs`])
+  })
+}

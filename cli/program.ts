@@ -1,0 +1,188 @@
+import { Argument, Command, CommanderError, Option } from 'commander'
+import { isShoalError, ShoalError } from '../base/index.ts'
+import type { ClientFlags, Context } from './commands/context.ts'
+import { SETTINGS } from './settings.ts'
+import { readVersion } from './version.ts'
+
+export const RUNTIMES = ['containerd', 'docker', 'podman'] as const
+export const SHELLS = ['bash', 'zsh', 'fish'] as const
+
+/** Commands are loaded when they are run: `shoal status` has no use for what `serve` needs. */
+export function createProgram(context: Context): Command {
+  const program = new Command('shoal')
+    .description('Container images and checkpoints between edge nodes, peer to peer')
+    .helpCommand('help [command]', 'show the help of a command')
+    .showHelpAfterError('(--help says more)')
+    .configureOutput({
+      writeOut: (text) => context.io.out.write(text),
+      writeErr: (text) => context.io.err.write(text),
+    })
+    .exitOverride()
+  example(program, 'shoal pull docker.io/library/redis:7')
+
+  const add = (usage: string, description: string, sample: string): Command => {
+    const command = program.command(usage).description(description)
+    command.option('--json', 'print JSON')
+    return example(command, sample)
+  }
+  const client = (usage: string, description: string, sample: string): Command =>
+    add(usage, description, sample)
+      .option('--api <ADDR:PORT>', 'where the daemon is (default 127.0.0.1:5081)')
+      .option('--api-token <FILE>', "the daemon's token, for one on another machine")
+      .option('--config <FILE>', 'configuration file to find the daemon by')
+
+  addServe(add, context)
+
+  client('pull', 'pull an image into this node, and show where its bytes come from', 'shoal pull redis:7')
+    .argument('<image>', 'image name, as docker has them')
+    .option('--platform <OS/ARCH>', "of the image; default this machine's")
+    .action(async (image: string, flags: ClientFlags & { platform?: string }) => {
+      const { pullCommand } = await import('./commands/pull.ts')
+      await pullCommand(context, image, flags)
+    })
+  client('status', 'this node: what it does, and what it waits for', 'shoal status').action(
+    async (flags: ClientFlags) => {
+      const { statusCommand } = await import('./commands/status.ts')
+      await statusCommand(context, flags)
+    },
+  )
+  client('peers', 'the other nodes, as this one sees them', 'shoal peers --json | jq -r .[].name').action(
+    async (flags: ClientFlags) => {
+      const { peersCommand } = await import('./commands/status.ts')
+      await peersCommand(context, flags)
+    },
+  )
+  client('images', 'the images that are here', 'shoal images').action(async (flags: ClientFlags) => {
+    const { imagesCommand } = await import('./commands/images.ts')
+    await imagesCommand(context, flags)
+  })
+  client('id', "this node's peer ID, as --bootstrap takes it", 'shoal id')
+    .option('--data-dir <DIR>', 'read it there, without a daemon')
+    .action(async (flags: ClientFlags & { dataDir?: string }) => {
+      const { idCommand } = await import('./commands/id.ts')
+      await idCommand(context, flags)
+    })
+  client('gc', 'evict the least recently used until the quota holds', 'shoal gc').action(
+    async (flags: ClientFlags) => {
+      const { gcCommand } = await import('./commands/images.ts')
+      await gcCommand(context, flags)
+    },
+  )
+  addMirror(program, context)
+  add('completion', 'print a completion script for a shell', 'source <(shoal completion bash)')
+    .addArgument(new Argument('<shell>').choices(SHELLS))
+    .action(async (shell: (typeof SHELLS)[number], flags: { json?: boolean }) => {
+      const { completionScript } = await import('./completion.ts')
+      const script = completionScript(program, shell)
+      context.io.out.write(flags.json ? `${JSON.stringify({ shell, script })}\n` : script)
+    })
+  add('version', 'print the version', 'shoal version').action((flags: { json?: boolean }) => {
+    const version = readVersion()
+    context.io.out.write(
+      flags.json ? `${JSON.stringify({ version, node: process.version })}\n` : `${version}\n`,
+    )
+  })
+  return program
+}
+
+function example(command: Command, line: string): Command {
+  return command.addHelpText('after', `\nExample:\n  $ ${line}`)
+}
+
+function addServe(
+  add: (usage: string, description: string, sample: string) => Command,
+  context: Context,
+): void {
+  const serve = add(
+    'serve',
+    'run the daemon',
+    'shoal serve --site plant-7 --cluster-key /etc/shoal/key --bootstrap http://10.0.0.1:5081',
+  ).option('--config <FILE>', 'YAML with the same names; flag > SHOAL_* environment > file > default')
+  for (const { name, argument, help, shownDefault, choices, list, map } of SETTINGS) {
+    const text = `${help}${shownDefault === undefined ? '' : ` (default ${shownDefault})`}`
+    const option = new Option(argument === undefined ? `--${name}` : `--${name} <${argument}>`, text)
+    if (list || map) option.argParser((value: string, before: string[] = []) => [...before, value])
+    if (choices) option.choices(choices)
+    serve.addOption(option)
+    if (argument === undefined) serve.addOption(new Option(`--no-${name}`).hideHelp())
+  }
+  serve.action(async (options: Record<string, unknown>) => {
+    const settings: Record<string, string | string[] | boolean> = {}
+    for (const { name } of SETTINGS) {
+      const value = options[name.replaceAll(/-(\w)/g, (_, letter: string) => letter.toUpperCase())]
+      if (value !== undefined) settings[name] = value as string | string[] | boolean
+    }
+    const [{ serveCommand }, { loadRooms }] = await Promise.all([
+      import('./commands/serve.ts'),
+      import('./load-rooms.ts'),
+    ])
+    await serveCommand(
+      context,
+      {
+        settings,
+        ...(options.json ? { json: true } : {}),
+        ...(typeof options.config === 'string' ? { config: options.config } : {}),
+      },
+      loadRooms,
+    )
+  })
+}
+
+function addMirror(program: Command, context: Context): void {
+  const mirror = example(
+    program
+      .command('mirror')
+      .description('point a container runtime of this machine at Shoal, or away from it'),
+    'shoal mirror install containerd',
+  )
+  const common = (command: Command): Command =>
+    command
+      .addArgument(new Argument('<runtime>').choices(RUNTIMES))
+      .option('--root <DIR>', 'the root of the file system to work on', '/')
+      .option('--reload', 'make the runtime read its configuration anew')
+      .option('--json', 'print JSON')
+  const install = common(
+    mirror.command('install').description("add Shoal to the runtime's configuration; keeps a backup"),
+  )
+  example(install, 'shoal mirror install docker --reload')
+    .option('--registry <ADDR:PORT>', "Shoal's registry (default 127.0.0.1:5080)")
+    .addOption(
+      new Option(
+        '--host <HOST>',
+        'only for this registry; repeatable (podman: docker.io unless given)',
+      ).argParser((value: string, before: string[] = []) => [...before, value]),
+    )
+    .action(async (runtime: (typeof RUNTIMES)[number], flags: { root: string }) => {
+      const { mirrorInstallCommand } = await import('./commands/mirror.ts')
+      await mirrorInstallCommand(context, runtime, flags)
+    })
+  const uninstall = common(
+    mirror.command('uninstall').description('take it out again and restore what was there, byte for byte'),
+  )
+  example(uninstall, 'shoal mirror uninstall docker --reload').action(
+    async (runtime: (typeof RUNTIMES)[number], flags: { root: string }) => {
+      const { mirrorUninstallCommand } = await import('./commands/mirror.ts')
+      await mirrorUninstallCommand(context, runtime, flags)
+    },
+  )
+}
+
+/** Runs a command line (without node and script) and resolves with its exit status: 0 ok, 1 failure, 2 usage. */
+export async function runCommandLine(argv: string[], context: Context): Promise<number> {
+  try {
+    await createProgram(context).parseAsync(argv, { from: 'user' })
+    return 0
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
+    const known = isShoalError(error) ? error : new ShoalError('INTERNAL', (error as Error).message)
+    if (argv.includes('--json')) {
+      context.io.err.write(`${JSON.stringify({ error: { code: known.code, message: known.message } })}\n`)
+    } else {
+      context.io.err.write(`shoal: ${known.message}\n`)
+      if (!isShoalError(error) && context.env.SHOAL_LOG_LEVEL === 'debug') {
+        context.io.err.write(`${(error as Error).stack}\n`)
+      }
+    }
+    return known.code === 'USAGE' || known.code === 'CONFIG' ? 2 : 1
+  }
+}

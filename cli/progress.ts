@@ -1,0 +1,117 @@
+import { formatBytes } from '../base/index.ts'
+import type { PullBlob, PullStatus } from './api/types.ts'
+import { type Io, percent, shortDigest } from './output.ts'
+
+const REDRAW_MS = 100
+const PLAIN_EVERY_MS = 5000
+
+/** Shows a pull while it goes on. */
+export interface Progress {
+  update(pull: PullStatus): void
+  /** Draws the last state and leaves the cursor below it. */
+  end(): void
+}
+
+function bar(share: number, width: number): string {
+  const filled = Math.round(Math.min(1, Math.max(0, share)) * width)
+  return `[${'='.repeat(filled)}${filled < width ? '>' : ''}${' '.repeat(Math.max(0, width - filled - 1))}]`
+}
+
+/** Where a blob's bytes came from, in as few letters as say it. */
+function origin({ sources }: PullBlob): string {
+  const { local, peers, upstream } = sources
+  const all = local + peers + upstream
+  return (
+    [
+      ['local', local],
+      ['peers', peers],
+      ['upstream', upstream],
+    ] as const
+  )
+    .filter(([, bytes]) => bytes > 0)
+    .map(([name, bytes]) => (bytes === all ? name : `${name} ${percent(bytes, all)}`))
+    .join(' ')
+}
+
+/** One line for a blob that fits in `columns`: on a narrow terminal the bar goes first, then the rest is cut. */
+export function blobLine(blob: PullBlob, columns: number): string {
+  const { size, bytesHere, state } = blob
+  const name = `${shortDigest(blob.digest)} ${blob.kind.padEnd(8)}`
+  const amount =
+    size === undefined ? formatBytes(bytesHere) : `${formatBytes(bytesHere)} / ${formatBytes(size)}`
+  const tail = `${amount.padStart(21)}  ${state === 'running' || state === 'done' ? origin(blob) : state}`
+  // The tail's last part comes and goes; the bar must not move with it.
+  const room = columns - 1 - name.length - 21 - 4 - 26
+  const middle =
+    room >= 8 && size !== undefined ? ` ${bar(size === 0 ? 1 : bytesHere / size, Math.min(room, 40))}` : ''
+  return `${name}${middle} ${tail}`.trimEnd().slice(0, Math.max(0, columns - 1))
+}
+
+/** The lines of a pull for a terminal of that size; what moves is shown before what is done or waits. */
+export function pullLines(pull: PullStatus, columns: number, rows: number): string[] {
+  const room = Math.max(1, rows - 3)
+  let blobs = pull.blobs
+  if (blobs.length > room) {
+    const order = { running: 0, failed: 1, waiting: 2, done: 3 }
+    const chosen = new Set(blobs.toSorted((a, b) => order[a.state] - order[b.state]).slice(0, room - 1))
+    blobs = blobs.filter((blob) => chosen.has(blob))
+  }
+  const lines = blobs.map((blob) => blobLine(blob, columns))
+  const hidden = pull.blobs.length - blobs.length
+  if (hidden > 0) lines.push(`and ${hidden} more`.slice(0, columns - 1))
+  const done =
+    pull.size === undefined ? '' : ` of ${formatBytes(pull.size)} (${percent(pull.bytesHere, pull.size)})`
+  lines.push(`${formatBytes(pull.bytesHere)}${done}`.slice(0, Math.max(0, columns - 1)))
+  return lines
+}
+
+/** A few lines that are redrawn in place. */
+function onTerminal(err: Io['err'], now: () => number): Progress {
+  let drawn = 0
+  let last: PullStatus | undefined
+  let drawnAt = Number.NEGATIVE_INFINITY
+
+  function draw(): void {
+    if (!last) return
+    drawnAt = now()
+    const lines = pullLines(last, err.columns ?? 80, err.rows ?? 24)
+    // Up to where the last drawing began, then clear to the end of the screen.
+    err.write(`${drawn > 0 ? `\x1b[${drawn}A` : ''}\r\x1b[J${lines.join('\n')}\n`)
+    drawn = lines.length
+  }
+
+  return {
+    update: (pull) => {
+      last = pull
+      if (now() - drawnAt >= REDRAW_MS) draw()
+    },
+    end: draw,
+  }
+}
+
+/** For logs and pipes: a line for each blob that ends, and now and then how far all is. */
+function inLines(err: Io['err'], now: () => number): Progress {
+  const told = new Set<string>()
+  let saidAt = now()
+  return {
+    update: (pull) => {
+      for (const blob of pull.blobs) {
+        if ((blob.state !== 'done' && blob.state !== 'failed') || told.has(blob.digest)) continue
+        told.add(blob.digest)
+        const from = blob.state === 'done' ? origin(blob) : 'failed'
+        err.write(
+          `${shortDigest(blob.digest)} ${blob.kind} ${formatBytes(blob.size ?? blob.bytesHere)} ${from}\n`,
+        )
+      }
+      if (now() - saidAt >= PLAIN_EVERY_MS && pull.state === 'running') {
+        saidAt = now()
+        err.write(`${pullLines({ ...pull, blobs: [] }, 80, 24).join('')}\n`)
+      }
+    },
+    end: () => {},
+  }
+}
+
+export function createProgress(err: Io['err'], now: () => number = Date.now): Progress {
+  return err.isTTY ? onTerminal(err, now) : inLines(err, now)
+}

@@ -1,0 +1,58 @@
+import type { Image, PartProgress, Platform, PullResult } from '../proxy/index.ts'
+import type { ImageInfo, PullBlob, PullImage } from './api/index.ts'
+
+/** What proxy/ offers for pulling and listing, with its parts bound. */
+export interface Puller {
+  pull(options: {
+    reference: string
+    platform?: Platform
+    signal: AbortSignal
+    onProgress: (part: PartProgress) => void
+  }): Promise<PullResult>
+  parsePlatform(text: string): Platform
+  list(): Promise<Image[]>
+}
+
+function blobOf({ digest, kind, size, done, sources, complete }: PartProgress): PullBlob {
+  const touched = done > 0 || complete
+  return {
+    digest,
+    kind,
+    size,
+    bytesHere: done,
+    state: complete ? 'done' : touched ? 'running' : 'waiting',
+    sources,
+  }
+}
+
+/** Pulls as the API tells them: all parts at each step, in the order of the manifest as far as it is known. */
+export function createPull(puller: Puller): PullImage {
+  return async ({ reference, platform }, { signal, onProgress }) => {
+    const blobs = new Map<string, PullBlob>()
+    const result = await puller.pull({
+      reference,
+      ...(platform === undefined ? {} : { platform: puller.parsePlatform(platform) }),
+      signal,
+      onProgress: (part) => {
+        blobs.set(part.digest, blobOf(part))
+        onProgress({ blobs: [...blobs.values()] })
+      },
+    })
+    const { digest, size, sources, parts } = result
+    return { digest, blobs: parts.map(blobOf), total: { size, sources } }
+  }
+}
+
+/** Images as the API tells them. */
+export function createImageList(puller: Puller): () => Promise<ImageInfo[]> {
+  return async () =>
+    (await puller.list()).map(({ name, digest, platforms, size, bytesHere, pulledAt }) => ({
+      reference: name,
+      digest,
+      platforms,
+      size,
+      bytesHere,
+      complete: bytesHere >= size,
+      usedAt: pulledAt,
+    }))
+}

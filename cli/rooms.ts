@@ -1,0 +1,36 @@
+import type { RequestListener } from 'node:http'
+import type { Log } from '../base/index.ts'
+import type { BlockStore } from '../blockstore/index.ts'
+import type { Manager } from '../manager/index.ts'
+import type { Upstream } from '../proxy/index.ts'
+import type { HostPort } from './address.ts'
+import type { ImageInfo, PullImage, UpstreamHealth } from './api/index.ts'
+import type { Config } from './config.ts'
+
+/** What the daemon is put together of. */
+export interface Parts {
+  config: Config
+  /** Where registry and API really listen. */
+  addresses: { registry: HostPort; api: HostPort }
+  log: Log
+}
+
+/**
+ * The seam between the daemon and the rooms: each builds one part out of the configuration and the parts before it. Tests
+ * give their own; `serve` gives those of the rooms.
+ */
+export interface Rooms {
+  openStore(parts: Parts): Promise<BlockStore>
+  createManager(parts: Parts & { store: BlockStore }): Promise<Manager>
+  createUpstream(parts: Parts): Promise<Upstream>
+  /** What the registry endpoint serves, and what the API asks of the proxy. */
+  createProxy(parts: Parts & { store: BlockStore; manager: Manager; upstream: Upstream }): Promise<ProxyRoom>
+}
+
+export interface ProxyRoom {
+  listener: RequestListener
+  pull: PullImage
+  images: () => Promise<ImageInfo[]>
+  upstreams?: () => UpstreamHealth[]
+  close(): Promise<void>
+}
