@@ -156,7 +156,7 @@ async function sweepSegments({ index, blobs, now, signal }: Tools, swept: Swept)
   await take()
   const ops: Op[] = []
   for (const entry of blobs.all()) {
-    if (!entry.complete || entry.bytesHere === entry.size) continue
+    if (!entry.complete || entry.bytesHere >= (entry.size ?? 0)) continue
     entry.complete = false
     ops.push(recordOp(entry))
   }

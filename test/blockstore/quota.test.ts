@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
-import type { BlockStore } from '../../blockstore/index.ts'
+import { type BlockStore, cidOf } from '../../blockstore/index.ts'
 import { all, blobNamed, filesIn, putBlob, scratch, stagedIn, storeIn } from './tools.ts'
 
 const [A, B, C, D] = [blobNamed('a'), blobNamed('b'), blobNamed('c'), blobNamed('d')]
@@ -145,21 +145,23 @@ test('the order of use survives a restart; a smaller quota is met by collect', a
 test('a read in the middle of evictions gets its bytes or hears that they are gone', async (t) => {
   const store = await storeIn(t, await scratch(t), { quota: 50_000 })
   const cids: string[] = []
+  let writing = true
   const writer = (async () => {
     for (let i = 0; i < 40; i++) cids.push(...(await putBlob(store, blobNamed(`blob ${i}`), 5)))
+    writing = false
   })()
-  let read = 0
   const reader = (async () => {
-    for (let i = 0; i < 400; i++) {
+    while (writing) {
+      await new Promise(setImmediate)
       const cid = cids[Math.floor(Math.random() * cids.length)]
-      if (cid === undefined) await new Promise(setImmediate)
-      else
-        await store.read(cid).then(
-          () => read++,
-          (error) => assert.equal(error.code, 'BLOCK_MISSING'),
-        )
+      if (cid === undefined) continue
+      await store.read(cid).then(
+        (bytes) => assert.equal(cidOf(bytes), cid),
+        (error) => assert.equal(error.code, 'BLOCK_MISSING'),
+      )
     }
   })()
   await Promise.all([writer, reader])
-  assert.ok(read > 0)
+  const last = cids.at(-1) ?? ''
+  assert.equal(cidOf(await store.read(last)), last)
 })
