@@ -11,18 +11,21 @@ export class Failure extends Error {
   readonly kind: FailureKind
   /** Trying again may help. */
   readonly passing: boolean
-  /** We waited for long, and nothing at all was heard from that origin meanwhile. */
+  /** We waited for long, and nothing at all was heard from that origin meanwhile: not to be done often. */
   readonly silent: boolean
+  /** The origin cannot be reached, as far as we can tell: not a matter of this request. */
+  readonly dead: boolean
 
   constructor(
     kind: FailureKind,
     message: string,
-    options: { cause?: unknown; passing: boolean; silent: boolean },
+    options: { cause?: unknown; passing: boolean; silent: boolean; dead: boolean },
   ) {
     super(message, { cause: options.cause })
     this.kind = kind
     this.passing = options.passing
     this.silent = options.silent
+    this.dead = options.dead
   }
 }
 
@@ -51,7 +54,7 @@ export function classify(error: unknown): Failure {
   const code = codeOf(error)
   const text = error instanceof Error ? error.message : String(error)
   const make = (kind: FailureKind, passing: boolean, silent: boolean): Failure =>
-    new Failure(kind, text || code, { cause: error, passing, silent })
+    new Failure(kind, text || code, { cause: error, passing, silent, dead: kind === 'connect' })
   if (code === 'UND_ERR_CONNECT_TIMEOUT') return make('connect', true, true)
   // Several addresses were tried: each error has the errno, the aggregate has the first one's.
   const errno = errnoOf(error) ?? code

@@ -79,7 +79,7 @@ export function createRequester(options: {
         })
       } catch (error) {
         const failure = error instanceof Failure ? error : undefined
-        pass.failed(failure !== undefined && isDead(failure))
+        pass.failed(failure?.dead ?? false)
         if (!failure) throw error
         return { failure, origin: url.origin, probe: pass.probe }
       }
@@ -110,13 +110,12 @@ export function createRequester(options: {
       let wait = backoffMs(attempt)
       if ('failure' in result) {
         const { failure, origin, probe } = result
-        // What kept silent may do so on every connection it has to us.
-        if (failure.silent) transport.renew(origin)
-        // A connection that broke was often just an idle one that the server closed.
+        // What kept silent or broke off may do so on every connection that lay idle: they may have been dead for long.
+        if (failure.silent || failure.kind === 'reset') transport.renew(origin)
         if (failure.kind === 'reset' && attempt === 0) wait = 0
         const most = probe || !failure.passing ? 0 : failure.silent ? Math.min(1, retries) : retries
         if (attempt >= most || performance.now() + wait >= request.deadline) {
-          if (isDead(failure)) {
+          if (failure.dead) {
             circuits.open(origin, failure.message)
             log.warn(
               { upstream: where, origin, reason: failure.kind, err: failure },
@@ -140,9 +139,4 @@ export function createRequester(options: {
   }
 
   return { ask }
-}
-
-/** Nothing could be sent, or nothing came back for long: not a matter of this request. */
-function isDead(failure: Failure): boolean {
-  return failure.kind === 'connect' || failure.silent
 }

@@ -100,6 +100,24 @@ export function createTransport(options: {
       .catch((error: unknown) => log.debug({ err: error, origin }, 'closing connections failed'))
   }
 
+  /** Time is up: says what we were waiting for, and whether that means anything beyond this request. */
+  function late(entry: Entry, { startedAt, sent }: { startedAt: number; sent: boolean }): Failure {
+    const ms = Math.round(performance.now() - startedAt)
+    const long = ms >= Math.min(SILENCE_MS, sent ? stallMs : connectMs)
+    if (sent) {
+      const silent = long && entry.heardAt < startedAt
+      return new Failure('stall', `no answer in ${ms} ms`, { passing: true, silent, dead: silent })
+    }
+    if (entry.pool.stats.connected > 0) {
+      return new Failure('busy', `no free connection in ${ms} ms`, {
+        passing: false,
+        silent: false,
+        dead: false,
+      })
+    }
+    return new Failure('connect', `no connection in ${ms} ms`, { passing: false, silent: long, dead: long })
+  }
+
   function send(request: TransportRequest): Promise<TransportAnswer> {
     const { url, signal, where } = request
     return new Promise((resolve, reject) => {
@@ -121,20 +139,7 @@ export function createTransport(options: {
         reject(reason)
       }
       const onAbort = (): void => giveUp(aborted(signal))
-      const onLate = (): void => {
-        const ms = Math.round(performance.now() - startedAt)
-        const silent = sent && entry.heardAt < startedAt && ms >= Math.min(stallMs, SILENCE_MS)
-        giveUp(
-          new Failure(
-            sent ? 'stall' : 'busy',
-            sent ? `no answer in ${ms} ms` : `no free connection in ${ms} ms`,
-            {
-              passing: sent,
-              silent,
-            },
-          ),
-        )
-      }
+      const onLate = (): void => giveUp(late(entry, { startedAt, sent }))
       let timer = setTimeout(onLate, Math.max(0, request.deadline - startedAt))
       signal.addEventListener('abort', onAbort, { once: true })
 

@@ -338,6 +338,52 @@ test('a host that never answers costs one patience, then nothing', async (t) => 
   assert.equal(next.details.reason, 'circuit')
 })
 
+test('a connection that never comes about is given up in time', async (t) => {
+  // It accepts, but TLS gets nowhere: to us there is no connection yet.
+  const sockets: Socket[] = []
+  const server = createServer((socket) => sockets.push(socket.on('error', () => {})))
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.after(() => {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  })
+  const { port } = server.address() as { port: number }
+  const mirrors = { 'r.example': `https://127.0.0.1:${port}` }
+  const ref = { host: 'r.example', repository: 'a/b' }
+  const slow = client(t, { mirrors, connectMs: 60_000 })
+  const impatient = await failing(slow.head(ref, 'manifests', 'latest', asNode({ timeoutMs: 100 })))
+  assert.equal(impatient.details.reason, 'connect')
+  // So little patience says nothing of the host.
+  const once = await failing(slow.head(ref, 'manifests', 'latest', asNode({ timeoutMs: 100 })))
+  assert.equal(once.details.reason, 'connect')
+  const quick = client(t, { mirrors, connectMs: 200 })
+  const lost = await failing(quick.head(ref, 'manifests', 'latest', asNode({ timeoutMs: 20_000 })))
+  assert.deepEqual([lost.details.reason, lost.details.attempts], ['connect', 2])
+  assert.equal((await failing(quick.head(ref, 'manifests', 'latest', asNode()))).details.reason, 'circuit')
+})
+
+test('idle connections that died meanwhile cost nothing but a new one', async (t) => {
+  const { registry, ref, layer } = await setting(t)
+  const upstream = client(t, { retries: 1 })
+  const heads = () => Array.from({ length: 8 }, () => upstream.head(ref, 'blobs', layer, asNode()))
+  await Promise.all(heads())
+  registry.fault({ path: /./, count: 1, hangUp: true })
+  await upstream.head(ref, 'blobs', layer, asNode())
+  await Promise.all(heads())
+  while (registry.connections() > 8) await sleep(10)
+})
+
+test('a closed client is closed: what runs ends, what comes is refused', async (t) => {
+  const { registry, ref, layer } = await setting(t)
+  const upstream = client(t)
+  registry.fault({ path: /blobs/, stall: 1000 })
+  const { body } = await upstream.fetch(ref, 'blobs', layer, asNode())
+  const reading = failing(collect(body))
+  await upstream.close()
+  assert.equal((await reading).code, 'UPSTREAM_UNREACHABLE')
+  assert.equal((await failing(upstream.head(ref, 'blobs', layer, asNode()))).code, 'ABORTED')
+})
+
 test('more at once than there are connections: all come through', async (t) => {
   const { registry, ref, layer, bytes } = await setting(t)
   const upstream = client(t)
