@@ -5,10 +5,10 @@ export { formatReference, parseReference, type Reference } from './reference.ts'
 export {
   createProxy,
   listImages,
-  type Proxy,
   type ProxyConfig,
   type ProxyDependencies,
   type ProxyParts,
+  type RegistryProxy,
 } from './registry/index.ts'
 export * from './types.ts'
 export { createUpstream } from './upstream/index.ts'
