@@ -4,6 +4,7 @@ export type ErrorCode =
   | 'BLOCK_CORRUPT'
   | 'BLOCK_MISMATCH'
   | 'BLOCK_MISSING'
+  | 'BUSY'
   | 'CONFIG'
   | 'DENIED'
   | 'DIGEST_INVALID'
