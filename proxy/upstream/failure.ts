@@ -62,7 +62,9 @@ export function classify(error: unknown): Failure {
   if (/^(?:ERR_TLS|ERR_SSL|CERT_|UNABLE_TO|DEPTH_ZERO|SELF_SIGNED|EPROTO)/.test(code)) {
     return make('tls', false, false)
   }
-  if (/^HPE_|^UND_ERR_(?:HEADERS_OVERFLOW|INVALID_ARG)/.test(code)) return make('protocol', false, false)
+  // A body after a HEAD's answer, for one, shows itself in the answer to what is asked next.
+  if (/^HPE_/.test(code)) return make('protocol', true, false)
+  if (/^UND_ERR_(?:HEADERS_OVERFLOW|INVALID_ARG)/.test(code)) return make('protocol', false, false)
   return make('reset', true, false)
 }
 

@@ -111,7 +111,7 @@ export function createRequester(options: {
       if ('failure' in result) {
         const { failure, origin, probe } = result
         // What kept silent or broke off may do so on every connection that lay idle: they may have been dead for long.
-        if (failure.silent || failure.kind === 'reset') transport.renew(origin)
+        if (failure.silent || failure.kind === 'reset' || failure.kind === 'protocol') transport.renew(origin)
         if (failure.kind === 'reset' && attempt === 0) wait = 0
         const most = probe || !failure.passing ? 0 : failure.silent ? Math.min(1, retries) : retries
         if (attempt >= most || performance.now() + wait >= request.deadline) {

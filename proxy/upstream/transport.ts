@@ -48,6 +48,8 @@ interface Entry {
   pool: Pool
   heardAt: number
   usedAt: number
+  /** Resolves when the pool takes the connection of the last answer for free, which is a turn of the loop after its end. */
+  settled: Promise<void>
 }
 
 export function createTransport(options: {
@@ -76,7 +78,7 @@ export function createTransport(options: {
         bodyTimeout: 0,
         connect: { timeout: connectMs, ...(secureContext ? { secureContext } : {}) },
       })
-      entry = { pool, heardAt: 0, usedAt: 0 }
+      entry = { pool, heardAt: 0, usedAt: 0, settled: Promise.resolve() }
       entries.set(origin, entry)
       if (entries.size > MAX_ORIGINS) closeOldest()
     }
@@ -118,12 +120,21 @@ export function createTransport(options: {
     return new Failure('connect', `no connection in ${ms} ms`, { passing: false, silent: long, dead: long })
   }
 
-  function send(request: TransportRequest): Promise<TransportAnswer> {
+  async function send(request: TransportRequest): Promise<TransportAnswer> {
+    const refuseLate = (): void => {
+      if (closed) throw new ShoalError('ABORTED', 'the upstream client is closed')
+      if (request.signal.aborted) throw aborted(request.signal)
+    }
+    refuseLate()
+    // A question right after an answer would open a second connection: a handshake for nothing.
+    await entries.get(request.url.origin)?.settled
+    refuseLate()
+    return dispatch(entryOf(request.url.origin), request)
+  }
+
+  function dispatch(entry: Entry, request: TransportRequest): Promise<TransportAnswer> {
     const { url, signal, where } = request
     return new Promise((resolve, reject) => {
-      if (closed) return reject(new ShoalError('ABORTED', 'the upstream client is closed'))
-      if (signal.aborted) return reject(aborted(signal))
-      const entry = entryOf(url.origin)
       const startedAt = performance.now()
       let settled = false
       let sent = false
@@ -148,6 +159,8 @@ export function createTransport(options: {
           path: url.pathname + url.search,
           method: request.method,
           headers: request.headers,
+          // Left alone, undici closes the connection after a HEAD: each tag check would cost a handshake.
+          reset: false,
           ...(request.body === undefined ? {} : { body: request.body }),
         },
         {
@@ -176,6 +189,7 @@ export function createTransport(options: {
             sink?.push(chunk)
           },
           onResponseEnd() {
+            entry.settled = new Promise((done) => setImmediate(() => setImmediate(done)))
             sink?.end()
           },
           onResponseError(_controller, error) {

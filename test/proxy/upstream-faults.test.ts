@@ -373,6 +373,18 @@ test('idle connections that died meanwhile cost nothing but a new one', async (t
   while (registry.connections() > 8) await sleep(10)
 })
 
+test('one question after the other goes over one connection', async (t) => {
+  const { registry, ref, layer } = await setting(t)
+  const upstream = client(t)
+  for (let i = 0; i < 3; i++) {
+    await upstream.head(ref, 'manifests', 'latest', asNode())
+    await failing(upstream.head(ref, 'manifests', 'nope', asNode()))
+    await failing(upstream.fetch(ref, 'manifests', 'nope', asNode()))
+    await collect((await upstream.fetch(ref, 'blobs', layer, asNode())).body)
+  }
+  assert.equal(registry.connections(), 1)
+})
+
 test('a closed client is closed: what runs ends, what comes is refused', async (t) => {
   const { registry, ref, layer } = await setting(t)
   const upstream = client(t)
