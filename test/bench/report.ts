@@ -37,13 +37,21 @@ export const times = (value: number): string => `${value.toFixed(2)}x`
 export const percent = (value: number, digits = 1): string => `${(value * 100).toFixed(digits)} %`
 export const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`
 
+function commit(): string {
+  try {
+    const id = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8', stdio: 'pipe' })
+    return `, commit ${id.trim()}`
+  } catch {
+    return '' // No git, or not a clone.
+  }
+}
+
 /** What the figures depend on, for people who compare them. */
 export function machine(): string {
   const model = cpus()[0]?.model.trim() ?? 'unknown CPU'
-  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8' }).trim()
   const memory = `${Math.round(totalmem() / 2 ** 30)} GiB of memory`
   const date = new Date().toISOString().slice(0, 10)
-  return `${cpus().length} cores (${model}), ${memory}, Linux ${release()}, Node.js ${process.version}, ${date}, commit ${commit}`
+  return `${cpus().length} cores (${model}), ${memory}, Linux ${release()}, Node.js ${process.version}, ${date}${commit()}`
 }
 
 const HEAD = ['#', 'what', 'without Shoal', 'with Shoal', 'figure', 'target', 'verdict']

@@ -12,7 +12,9 @@ function stat(pid: number): string[] | undefined {
 
 /** When a process was started, in clock ticks since boot: with the pid it names the process. 0 if there is none. */
 export function startOf(pid: number): number {
-  return Number(stat(pid)?.[19] ?? 0)
+  const fields = stat(pid)
+  // A zombie has ended; its parent has only not asked yet.
+  return fields === undefined || fields[0] === 'Z' ? 0 : Number(fields[19])
 }
 
 /** CPU time that a process has used so far, in ms (at the usual 100 ticks a second). */
