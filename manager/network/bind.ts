@@ -1,5 +1,6 @@
 import type {
   ConnectionEncrypter,
+  MessageStream,
   PeerId,
   SecureConnectionOptions,
   SecuredConnection,
@@ -21,8 +22,10 @@ export function bindingEncrypter<C extends { peerId: PeerId }>(options: {
   clusterKey: Uint8Array
   /** ms for the exchange; default 3000. */
   timeoutMs?: number
+  /** Asked once for each admitted connection, for a function that is called whenever bytes come from the peer. */
+  track?: (peer: string) => () => void
 }): (components: C) => ConnectionEncrypter {
-  const { clusterKey, timeoutMs = 3000 } = options
+  const { clusterKey, timeoutMs = 3000, track } = options
 
   const claim = (role: Role, from: PeerId, to: PeerId): Buffer =>
     // The NUL keeps the variable IDs apart: base58 has none.
@@ -51,6 +54,14 @@ export function bindingEncrypter<C extends { peerId: PeerId }>(options: {
     }
   }
 
+  /** By now the encrypter listens to the stream, so one more listener takes nothing away from it. */
+  const watch = (stream: MessageStream, peer: PeerId): void => {
+    const onBytes = track?.(peer.toString())
+    if (onBytes === undefined) return
+    onBytes()
+    stream.addEventListener('message', onBytes)
+  }
+
   return (components) => {
     const inner = options.inner(components)
     const self = components.peerId
@@ -61,11 +72,13 @@ export function bindingEncrypter<C extends { peerId: PeerId }>(options: {
       async secureInbound(stream, secureOptions?: SecureConnectionOptions) {
         const secured = await inner.secureInbound(stream, secureOptions)
         await bind(secured, self, 'listener', secureOptions?.signal)
+        watch(stream, secured.remotePeer)
         return secured
       },
       async secureOutbound(stream, secureOptions?: SecureConnectionOptions) {
         const secured = await inner.secureOutbound(stream, secureOptions)
         await bind(secured, self, 'dialer', secureOptions?.signal)
+        watch(stream, secured.remotePeer)
         return secured
       },
     }

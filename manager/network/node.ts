@@ -5,6 +5,7 @@ import { createLibp2p } from 'libp2p'
 import { bindingEncrypter } from './bind.ts'
 import { type EncrypterName, loadEncrypter } from './encrypter.ts'
 import { knockingTransport } from './knock.ts'
+import { proof } from './proof.ts'
 import { quietLogger } from './quiet.ts'
 
 const MIB = 1024 * 1024
@@ -20,6 +21,13 @@ export interface NodeOptions {
   /** Connections that have not proved the cluster key yet; past it the oldest one goes. Default 256. */
   maxPending?: number
   maxConnections?: number
+  /** Asked once for each admitted connection, for a function that is called whenever bytes come from the peer. */
+  track?: (peer: string) => () => void
+  /**
+   * Announces this node on the LAN, and finds others, which come up as `peer:discovery` events. Peer ID and addresses
+   * are there for everybody to read.
+   */
+  mdns?: boolean
 }
 
 /**
@@ -36,6 +44,7 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
     encrypter = 'tls',
     maxPending = 256,
     maxConnections = 2000,
+    track,
   } = options
   const encrypt = await loadEncrypter(encrypter)
   // Half-dead peers behind a NAT or a cut link are found by the kernel where no member probes them.
@@ -53,7 +62,7 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
     logger: quietLogger(),
     addresses: { listen },
     transports: [knockingTransport({ inner: transport, clusterKey, maxPending })],
-    connectionEncrypters: [bindingEncrypter({ inner: encrypt, clusterKey })],
+    connectionEncrypters: [bindingEncrypter({ inner: encrypt, clusterKey, ...(track && { track }) })],
     streamMuxers: [
       yamux({
         enableKeepAlive: false,
@@ -65,6 +74,7 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
         streamOptions: { maxStreamWindowSize: 4 * MIB, maxReadBufferLength: 4 * MIB },
       }),
     ],
+    peerDiscovery: options.mdns === true ? [await loadMdns(clusterKey)] : [],
     // It aborts busy connections on one late ping.
     connectionMonitor: { enabled: false },
     connectionManager: {
@@ -82,4 +92,11 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
       reconnectRetries: 0,
     },
   })
+}
+
+/** The tag keeps clusters on one LAN apart; it is derived from the key and says nothing about it. */
+async function loadMdns(clusterKey: Uint8Array) {
+  const { mdns } = await import('@libp2p/mdns')
+  const tag = proof(clusterKey, 'shoal-mdns').toString('hex').slice(0, 12)
+  return mdns({ serviceTag: `_shoal-${tag}._udp.local` })
 }

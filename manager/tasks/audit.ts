@@ -5,7 +5,7 @@
  */
 import { type Digest, hasherFor, type Log } from '../../base/index.ts'
 import { BLOCK_SIZE, cidOf } from '../../blockstore/index.ts'
-import type { PeerId } from '../../scheduler/index.ts'
+import type { Cut, PeerId } from '../../scheduler/index.ts'
 import type { Membership, Origin, Rpc } from '../types.ts'
 import type { Blocks } from './blocks.ts'
 import type { Coordinator } from './coordinator.ts'
@@ -21,21 +21,32 @@ const OTHERS_MS = 1500
 
 interface Verdict {
   bad: { index: number; cid: string }[]
+  /** Who signed the bad cuts; nothing that they seeded is trusted. */
+  seeders: PeerId[]
   /** Upstream sent bytes of another digest again. */
   wrong: boolean
 }
 
-type Reply = { turn: true } | { verdict: Verdict } | { wait: true }
+type Reply = { turn: true } | { verdict: Verdict; serial: number } | { wait: true }
+
+interface Say {
+  able: boolean
+  /** The last verdict that the asker acted on, 0 if none: only a newer one is of use to it. */
+  seen: number
+  verdict?: Verdict
+  working?: boolean
+}
 
 /** The coordinator's side: gives the turn to one, keeps the verdict for the rest. */
 export interface AuditDesk {
-  ask(peer: PeerId, digest: Digest, say: { able: boolean; verdict?: Verdict; working?: boolean }): Reply
+  ask(peer: PeerId, digest: Digest, say: Say): Reply
 }
 
 interface File {
   auditor: PeerId | undefined
   heardAt: number
   verdict: Verdict | undefined
+  serial: number
   /** Nodes to which upstream sent bytes of another digest: the fault may be on their path only. */
   misled: Set<PeerId>
 }
@@ -53,7 +64,7 @@ export function createAuditDesk(deps: {
     for (const [key, file] of files) if (now - file.heardAt > VERDICT_MS) files.delete(key)
     const found = files.get(digest)
     if (found) return found
-    const file: File = { auditor: undefined, heardAt: now, verdict: undefined, misled: new Set() }
+    const file: File = { auditor: undefined, heardAt: now, verdict: undefined, serial: 0, misled: new Set() }
     files.set(digest, file)
     return file
   }
@@ -65,6 +76,7 @@ export function createAuditDesk(deps: {
       file.misled.add(peer)
     } else {
       file.verdict = verdict
+      file.serial++
       coordinator.reject(digest, verdict.bad, true)
     }
   }
@@ -79,7 +91,7 @@ export function createAuditDesk(deps: {
         decide(digest, file, peer, say.verdict)
         return { wait: true }
       }
-      if (file.verdict) return { verdict: file.verdict }
+      if (file.verdict && file.serial > say.seen) return { verdict: file.verdict, serial: file.serial }
       const present = members.site().some((member) => member.id === file.auditor)
       if (file.auditor === peer) {
         file.heardAt = now
@@ -92,7 +104,9 @@ export function createAuditDesk(deps: {
         return { turn: true }
       }
       // Everybody who could look was misled alike: upstream itself is wrong.
-      if (file.misled.size > 0 && silence > OTHERS_MS) return { verdict: { bad: [], wrong: true } }
+      if (file.misled.size > 0 && silence > OTHERS_MS) {
+        return { verdict: { bad: [], seeders: [], wrong: true }, serial: file.serial + 1 }
+      }
       return { wait: true }
     },
   }
@@ -100,7 +114,7 @@ export function createAuditDesk(deps: {
   rpc.handle('audit', async (peer, body) => {
     const f = fields(body)
     const verdict = f.verdict === undefined ? {} : { verdict: readVerdict(f.verdict) }
-    const say = { able: f.able === true, working: f.working === true, ...verdict }
+    const say = { able: f.able === true, working: f.working === true, seen: Number(f.seen) || 0, ...verdict }
     return desk.ask(peer, digestField(f.digest), say)
   })
   return desk
@@ -110,6 +124,7 @@ function readVerdict(value: unknown): Verdict {
   const f = fields(value)
   return {
     wrong: f.wrong === true,
+    seeders: list(f.seeders, 'seeders', 4096).map((peer) => text(peer, 'seeder', 128)),
     bad: list(f.bad, 'bad blocks', 65_536).map((item) => {
       const b = fields(item)
       return { index: Number(b.index), cid: text(b.cid, 'cid', 80) }
@@ -119,12 +134,12 @@ function readVerdict(value: unknown): Verdict {
 
 function readReply(value: unknown): Reply {
   const f = fields(value)
-  if (f.verdict !== undefined) return { verdict: readVerdict(f.verdict) }
+  if (f.verdict !== undefined) return { verdict: readVerdict(f.verdict), serial: Number(f.serial) || 0 }
   return f.turn === true ? { turn: true } : { wait: true }
 }
 
 /**
- * Finds what is wrong with a blob whose digest does not match. Resolves to the indexes that were replaced or dropped;
+ * Finds what is wrong with a blob whose digest does not match. Resolves to the indexes that were dropped and are to be fetched again;
  * undefined when upstream itself is wrong and nothing can be done.
  */
 export async function settleMismatch(deps: {
@@ -134,14 +149,17 @@ export async function settleMismatch(deps: {
   self: PeerId
   coordinator: () => PeerId
   origin: () => Origin | undefined
+  /** Kept by the caller over its audits of one blob. */
+  seen: { serial: number }
   log: Log
   signal: AbortSignal
 }): Promise<number[] | undefined> {
-  const { blocks, desk, rpc, self, origin, log, signal } = deps
+  const { blocks, desk, rpc, self, origin, seen, log, signal } = deps
   const { digest } = blocks
 
-  async function ask(say: { able: boolean; verdict?: Verdict; working?: boolean }): Promise<Reply> {
+  async function ask(what: Omit<Say, 'seen'>): Promise<Reply> {
     const peer = deps.coordinator()
+    const say = { ...what, seen: seen.serial }
     if (peer === self) return desk.ask(self, digest, say)
     try {
       return readReply(await rpc.request(peer, 'audit', { digest, ...say }, { timeoutMs: 2000, signal }))
@@ -158,16 +176,19 @@ export async function settleMismatch(deps: {
     const reply = await ask({ able: from !== undefined })
     if ('verdict' in reply) {
       if (reply.verdict.wrong) return undefined
-      const mine = reply.verdict.bad.filter(({ index, cid }) => blocks.cut(index)?.cid === cid)
-      for (const { index } of mine) await blocks.reject(index)
-      return mine.map(({ index }) => index)
+      const { bad, seeders } = reply.verdict
+      seen.serial = reply.serial
+      const mine = blocks
+        .cuts()
+        .filter((cut) => seeders.includes(cut.seeder) || bad.some(({ cid }) => cid === cut.cid))
+        .map((cut) => cut.index)
+      for (const index of mine) await blocks.reject(index)
+      return mine
     }
     if ('turn' in reply && from) {
       const working = setInterval(() => void ask({ able: true, working: true }), SILENCE_MS / 3)
       try {
-        const bad = await compare(blocks, from, signal)
-        await ask({ able: true, verdict: { bad: bad ?? [], wrong: bad === undefined } })
-        if (bad) return bad.map(({ index }) => index)
+        await ask({ able: true, verdict: await compare(blocks, from, signal) })
       } catch (error) {
         log.warn({ error: String(error) }, 'reading upstream for an audit failed')
       } finally {
@@ -179,28 +200,19 @@ export async function settleMismatch(deps: {
   return undefined
 }
 
-/**
- * Reads the whole blob from upstream, replaces each block that differs and names the cut it had. Undefined when upstream's
- * own bytes have another digest: then nothing that it sent is kept.
- */
-async function compare(
-  blocks: Blocks,
-  origin: Origin,
-  signal: AbortSignal,
-): Promise<{ index: number; cid: string }[] | undefined> {
+/** Reads the whole blob from upstream and names the cuts that differ; `wrong` when these bytes have another digest too. */
+async function compare(blocks: Blocks, origin: Origin, signal: AbortSignal): Promise<Verdict> {
   const answer = await origin.fetch({ start: 0, end: undefined }, signal)
-  const bad: { index: number; cid: string }[] = []
+  const bad: Cut[] = []
   const hash = hasherFor(blocks.digest)
-  const buffer = Buffer.allocUnsafeSlow(BLOCK_SIZE)
-  await eachBlock(answer.body, buffer, 0, async (index, bytes) => {
+  await eachBlock(answer.body, Buffer.allocUnsafeSlow(BLOCK_SIZE), 0, async (index, bytes) => {
     hash.update(bytes)
     const cut = blocks.cut(index)
-    if (!cut || cidOf(bytes) === cut.cid) return
-    bad.push({ index, cid: cut.cid })
-    await blocks.reject(index)
-    await blocks.acceptFromUpstream(index, bytes)
+    if (cut && cidOf(bytes) !== cut.cid) bad.push(cut)
   })
-  if (`${blocks.digest.split(':')[0]}:${hash.digest('hex')}` === blocks.digest) return bad
-  for (const { index } of bad) await blocks.reject(index)
-  return undefined
+  if (`${blocks.digest.split(':')[0]}:${hash.digest('hex')}` !== blocks.digest) {
+    return { bad: [], seeders: [], wrong: true }
+  }
+  const seeders = [...new Set(bad.map((cut) => cut.seeder))]
+  return { bad: bad.map(({ index, cid }) => ({ index, cid })), seeders, wrong: false }
 }

@@ -29,8 +29,8 @@ export interface Blocks {
   describe(facts: { size?: number; mediaType?: string }): Promise<void>
   /** Takes over cuts that are signed and new; returns their indexes. A cut that is known already is never replaced. */
   learn(cuts: readonly Cut[]): number[]
-  /** Stores a block that a peer sent, against its cut. @throws BLOCK_MISMATCH | STORE_FULL */
-  acceptFromPeer(cut: Cut, bytes: Uint8Array): Promise<void>
+  /** Stores a block that a peer sent, against its cut; false when it was here by then. @throws BLOCK_MISMATCH | STORE_FULL */
+  acceptFromPeer(cut: Cut, bytes: Uint8Array): Promise<boolean>
   /** Stores and signs a block cut from upstream's bytes. @throws STORE_FULL */
   acceptFromUpstream(index: number, bytes: Uint8Array): Promise<Cut>
   /** Holds a block in memory only, for a disk that is full; `release` lets it go. */
@@ -63,6 +63,8 @@ export async function createBlocks(deps: {
   let reach = 0
   const cuts = new Map<number, Cut>()
   const memory = new Map<number, Buffer>()
+  /** CIDs that proved wrong: whoever still has the block will offer it again. */
+  const wrong = new Set<string>()
 
   const countOf = (): number | undefined => (size === undefined ? undefined : Math.ceil(size / BLOCK_SIZE))
   const lengthOf = (index: number): number => {
@@ -75,17 +77,18 @@ export async function createBlocks(deps: {
   }
   const has = (index: number): boolean => hasBit(bits, index) || memory.has(index)
 
-  function mark(index: number, length: number): void {
+  function mark(index: number, length: number): boolean {
     if (index >> 3 >= bits.length) {
       const grown = new Uint8Array(Math.max(bits.length * 2, (index >> 3) + 1))
       grown.set(bits)
       bits = grown
     }
-    if (hasBit(bits, index)) return
+    if (hasBit(bits, index)) return false
     setBit(bits, index)
     here++
     bytesHere += length
     reach = Math.max(reach, index + 1)
+    return true
   }
 
   for (const segment of await store.segments(digest)) {
@@ -145,7 +148,7 @@ export async function createBlocks(deps: {
     learn(offered) {
       const fresh: number[] = []
       for (const cut of offered) {
-        if (cuts.has(cut.index) || !fits(cut)) continue
+        if (cuts.has(cut.index) || wrong.has(cut.cid) || !fits(cut)) continue
         if (!isCutSigned(signer, digest, cut)) {
           deps.log.warn(
             { digest, index: cut.index, seeder: cut.seeder },
@@ -163,13 +166,15 @@ export async function createBlocks(deps: {
       const { seeder, signature } = cut
       const segment = { offset: cut.index * BLOCK_SIZE, expect: cut.cid, seeder, signature }
       await store.putSegment(digest, segment, bytes)
-      mark(cut.index, bytes.byteLength)
+      const fresh = mark(cut.index, bytes.byteLength)
       bell.ring()
+      return fresh
     },
     async acceptFromUpstream(index, bytes) {
       const offset = index * BLOCK_SIZE
       const cid = await store.putSegment(digest, { offset }, bytes)
       const cut = signCut(signer, digest, { index, cid, length: bytes.byteLength })
+      wrong.delete(cid)
       await store.signSegment(digest, offset, cut.seeder, cut.signature)
       cuts.set(index, cut)
       mark(index, bytes.byteLength)
@@ -193,6 +198,8 @@ export async function createBlocks(deps: {
       return store.read(cut.cid, { into })
     },
     async reject(index) {
+      const cut = cuts.get(index)
+      if (cut) wrong.add(cut.cid)
       cuts.delete(index)
       memory.delete(index)
       if (hasBit(bits, index)) await store.dropSegment(digest, index * BLOCK_SIZE)

@@ -18,7 +18,7 @@ export interface Diskless {
   readonly active: boolean
   readonly window: number
   start(): void
-  /** Holds a block that came from a peer; false where nobody reads. */
+  /** Holds a block that came from a peer; false when enough are held. */
   keep(index: number, bytes: Uint8Array): boolean
   /** Runs beside the task until the signal; sleeps while the disk is not full. */
   run(signal: AbortSignal): void
@@ -43,6 +43,7 @@ export function createDiskless(deps: {
 
   /** The lowest block that somebody still needs. */
   function front(): number {
+    if (readers.size === 0) return 0
     return Math.min(deps.verifierAt(), ...readers.values())
   }
 
@@ -98,7 +99,7 @@ export function createDiskless(deps: {
     },
     keep(index, bytes) {
       const cut = blocks.cut(index)
-      if (!cut || readers.size === 0) return false
+      if (!cut || held.size >= 2 * WINDOW) return false
       blocks.keepInMemory(cut, bytes)
       held.add(index)
       return true

@@ -18,8 +18,8 @@ export interface Dispatching {
   kick(): void
   /** Gives a lease back with the next dispatch. */
   release(id: string, reason: ReleaseReason, detail?: string): void
-  /** A cut replaced one that had been reported. */
-  revise(indexes: readonly number[]): void
+  /** Cuts proved wrong: the book is read anew from its start, and what replaced them here is reported. */
+  revise(): void
   run(signal: AbortSignal): Promise<void>
   /** The last word: complete or given up. */
   finish(): Promise<void>
@@ -116,8 +116,8 @@ export function createDispatching(deps: {
       released.push({ id, reason, ...(detail === undefined ? {} : { detail: detail.slice(0, 512) }) })
       this.kick()
     },
-    revise(indexes) {
-      for (const index of indexes) reported.delete(index)
+    revise() {
+      forgetVersion()
       this.kick()
     },
     async run(signal) {

@@ -100,7 +100,7 @@ export function createFetching(deps: {
     }
     if (blocks.has(index)) return 'arrived'
     try {
-      await blocks.acceptFromPeer(cut, bytes)
+      if (!(await blocks.acceptFromPeer(cut, bytes))) return 'arrived'
     } catch (error) {
       if (isShoalError(error, 'BLOCK_MISMATCH')) {
         log.warn({ digest: blocks.digest, index, peer }, 'peer sent a corrupt block and is shunned')

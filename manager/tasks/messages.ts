@@ -119,6 +119,7 @@ function readRelease(value: unknown): { id: string; reason: ReleaseReason; detai
 const packLease = (lease: Lease): unknown => ({
   ...lease,
   count: lease.count === Infinity ? -1 : lease.count,
+  ttlMs: Math.round(lease.ttlMs),
 })
 
 function readLease(value: unknown): Lease {

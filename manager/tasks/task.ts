@@ -188,6 +188,8 @@ export async function createTask(
     lastMove: () => lastMove,
     onStart: () => {
       log.warn({}, 'the disk is full: the blob passes through without being kept')
+      if (priority() === 'preheat') fail(new ShoalError('STORE_FULL', 'no room to keep the blob'))
+      moved = true
       work.planner.window(diskless.window)
     },
     onBlock: (index, bytes) => arrived(index, bytes, 'upstream'),
@@ -261,6 +263,7 @@ export async function createTask(
 
   async function run(signal: AbortSignal, abort: AbortController): Promise<void> {
     const watch = setInterval(judge, 100)
+    const seen = { serial: 0 }
     try {
       const talk = work.dispatching.run(signal)
       work.fetching.pump()
@@ -275,6 +278,7 @@ export async function createTask(
                 self,
                 coordinator: () => work.dispatching.coordinator,
                 origin,
+                seen,
                 log,
                 signal,
               })
@@ -288,8 +292,9 @@ export async function createTask(
           if (blocks.has(index)) continue
           work.planner.lost(index)
           work.planner.forgetCut(index)
+          if (blocks.cut(index)) work.planner.known(index)
         }
-        work.dispatching.revise(indexes)
+        work.dispatching.revise()
       }
       verified = true
       if (!diskless.active) await store.markComplete(digest)
@@ -392,7 +397,8 @@ export async function createTask(
             blocks,
             pool,
             isVerified: () => verified,
-            failure: () => failure ?? (ending.signal.aborted ? toShoalError(ending.signal.reason) : undefined),
+            failure: () =>
+              failure ?? (ending.signal.aborted ? toShoalError(ending.signal.reason) : undefined),
             onPosition: place,
             onLost: ensureRunning,
             replaced: () => replaced,

@@ -6,7 +6,7 @@ import { generateKeyPairSync, type KeyObject, randomBytes, sign, verify } from '
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Digest, digestOf, ShoalError, silentLog } from '../../base/index.ts'
+import { type Digest, digestOf, type Log, ShoalError, silentLog } from '../../base/index.ts'
 import { type BlockStore, openBlockStore } from '../../blockstore/index.ts'
 import { createManager } from '../../manager/manager.ts'
 import type { Exchange, Manager, Member, Origin, PeerId, Rpc, RpcHandler } from '../../manager/types.ts'
@@ -90,7 +90,7 @@ export function createUpstream(): Upstream {
   return upstream
 }
 
-export async function createSwarm(): Promise<Swarm> {
+export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Promise<Swarm> {
   const root = await mkdtemp(join(tmpdir(), 'shoal-swarm-'))
   const upstream = createUpstream()
   const nodes: SwarmNode[] = []
@@ -165,7 +165,7 @@ export async function createSwarm(): Promise<Swarm> {
         .filter((other) => other === id || reachable(id, other))
         .sort()
         .map((other) => ({ ...self, id: other, name: other }))
-    const store = await openBlockStore({ dir: home, log: silentLog(), ...(quota ? { quota } : {}) })
+    const store = await openBlockStore({ dir: home, log, ...(quota ? { quota } : {}) })
     const manager = createManager({
       members: {
         self,
@@ -191,7 +191,7 @@ export async function createSwarm(): Promise<Swarm> {
       },
       store,
       isConnected: (peer) => reachable(id, peer),
-      log: silentLog(),
+      log: log.child({ node: id }),
     })
     const node: SwarmNode = {
       id,

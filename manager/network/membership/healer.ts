@@ -8,7 +8,7 @@ const PARALLEL = 4
 
 /** Something that may lead back to the cluster, tried again and again: a bootstrap address or a dead member. */
 interface Trail {
-  attempt(signal: AbortSignal): Promise<void>
+  attempt(signal: AbortSignal): Promise<boolean>
   /** True when there is nothing to be gained by trying. */
   idle(): boolean
   nextAt: number
@@ -19,10 +19,13 @@ interface Trail {
 
 /** Tries what may lead back to lost members, at growing intervals of up to 5 s with jitter, a few at a time. */
 export interface Healer {
-  /** `afterMs`: when to try first, 0 unless given. A trail that is followed already stays as it is. */
+  /**
+   * `attempt` tells whether it found somebody; `idle`, whether there is nothing to gain by trying; `afterMs`, when to try
+   * first, 0 unless given. A trail that is followed already stays as it is.
+   */
   follow(
     key: string,
-    trail: { attempt(signal: AbortSignal): Promise<void>; idle?(): boolean; afterMs?: number },
+    trail: { attempt(signal: AbortSignal): Promise<boolean>; idle?(): boolean; afterMs?: number },
   ): void
   forget(key: string): void
   tick(now: number): void
@@ -44,8 +47,7 @@ export function createHealer(options: { random(): number; clock(): number; log: 
     let found = false
     const startedAt = clock()
     try {
-      await trail.attempt(stop.signal)
-      found = true
+      found = await trail.attempt(stop.signal)
     } catch (error) {
       log.debug({ trail: key, err: error }, 'not reached')
     }
@@ -54,7 +56,8 @@ export function createHealer(options: { random(): number; clock(): number; log: 
     trail.tried = true
     // Jitter keeps two halves of a cluster from dialling in step.
     trail.nextAt = Math.max(clock() + GAP_MS, startedAt + trail.delayMs * (0.7 + 0.3 * random()))
-    trail.delayMs = found ? FIRST_MS : Math.min(MAX_MS, trail.delayMs * 2)
+    // Found, and lost again later: then it is urgent anew.
+    trail.delayMs = found && trail.idle() ? FIRST_MS : Math.min(MAX_MS, trail.delayMs * 2)
     if (found || [...trails.values()].every((other) => other.tried)) settle()
   }
 

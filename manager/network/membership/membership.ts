@@ -1,4 +1,4 @@
-import type { Log } from '../../../base/index.ts'
+import { isShoalError, type Log } from '../../../base/index.ts'
 import type { Member, Membership, PeerId, Rpc } from '../../types.ts'
 import type { BootstrapSource } from '../bootstrap.ts'
 import type { Links } from '../links.ts'
@@ -81,7 +81,11 @@ export function createMembership(options: MembershipOptions): MembershipControl 
   const prober = createProber({
     paceOf: (id) => (roster.get(id)?.site === roster.self.site ? NEAR : FAR),
     heardAt: (id) => links.heardAt(id),
-    ping: (id) => talk.ping(id),
+    ping: (id) =>
+      talk.ping(id).then(
+        () => 'answered',
+        (error) => (isShoalError(error, 'PEER_GONE') ? 'refused' : 'unclear'),
+      ),
     askOthers: (id) => talk.askOthers(id),
     onSilent: (id) => onSilent(id),
     onDead: (id) => roster.declare(id, 'dead'),
@@ -146,20 +150,22 @@ export function createMembership(options: MembershipOptions): MembershipControl 
     } else if (state === 'left') healer.forget(id)
   }
 
-  const revive = async (id: PeerId, signal: AbortSignal): Promise<void> => {
+  const revive = async (id: PeerId, signal: AbortSignal): Promise<boolean> => {
     const addrs = roster.get(id)?.addrs ?? []
     await within(timers, CONNECT_MS, signal, (limit) => links.connect({ peer: id, addrs }, limit))
     await talk.sync(id, signal)
+    return true
   }
 
   for (const source of bootstrap) {
     const found = new Set<PeerId>()
     healer.follow(`bootstrap ${source.name}`, {
       attempt: async (signal) => {
-        for (const id of await source.contact(links, signal)) {
-          await talk.sync(id, signal)
-          found.add(id)
-        }
+        const contacts = await source.contact(links, signal)
+        const syncs = await Promise.allSettled(
+          contacts.map((id) => talk.sync(id, signal).then(() => found.add(id))),
+        )
+        return syncs.some((sync) => sync.status === 'fulfilled')
       },
       idle: () => [...found].some((id) => roster.get(id)?.state === 'alive'),
     })

@@ -73,8 +73,8 @@ export function createProber(options: {
   paceOf(id: PeerId): Pace
   /** When anything last came from the member; -Infinity for never. */
   heardAt(id: PeerId): number
-  /** Resolves when it answered; rejects when it certainly cannot be reached just now. */
-  ping(id: PeerId): Promise<void>
+  /** Never rejects. `refused`: it certainly cannot be reached just now; `unclear`: no answer, for whatever reason. */
+  ping(id: PeerId): Promise<'answered' | 'refused' | 'unclear'>
   /** Asks others to reach it: true as soon as one did, false when none did. */
   askOthers(id: PeerId): Promise<boolean>
   onSilent(id: PeerId): void
@@ -104,15 +104,14 @@ export function createProber(options: {
       // Neighbours watch each other: unequal patience lets one ping serve both.
       watch.jitter = random() * 150
     }
-    ping(id).then(
-      () => end(id, probe),
-      () => {
-        if (probes.get(id) !== probe) return
+    ping(id).then((outcome) => {
+      if (outcome === 'answered') end(id, probe)
+      else if (outcome === 'refused' && probes.get(id) === probe) {
         probe.refused = true
         if (probe.phase === 'direct') turnToOthers(id, probe)
         else settle(id, probe)
-      },
-    )
+      }
+    })
   }
 
   const end = (id: PeerId, probe: Probe): void => {
