@@ -1,12 +1,12 @@
 import { createHmac } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { ShoalError } from '../base/index.ts'
+import { formatHostPort, type HostPort, isLoopback } from './address.ts'
 import { createImageList, createPull } from './pull-room.ts'
 import type { Parts, Rooms } from './rooms.ts'
 
 /** Waiting for a connection to upstream, for the next bytes of a body, and how often a request is tried again. */
-const UPSTREAM = { connectMs: 10e3, stallMs: 15e3, retries: 4 }
+const UPSTREAM = { connectMs: 4e3, stallMs: 4e3, retries: 3 }
 
 /** Secret that the nodes of a cluster share, so that they know each other's credentials by their HMAC under it. */
 async function credentialSalt({ config }: Parts): Promise<Buffer> {
@@ -15,10 +15,16 @@ async function credentialSalt({ config }: Parts): Promise<Buffer> {
   return createHmac('sha256', key.trim()).update('shoal credentials').digest()
 }
 
+/** Other nodes are told of an address only where they could reach it. */
+function beyondLoopback(name: 'registry' | 'api', address: HostPort): Record<string, string> {
+  return isLoopback(address.host) ? {} : { [name]: formatHostPort(address) }
+}
+
 /** The rooms as `serve` uses them. Nothing else loads them, so that a command for the daemon starts fast. */
 export async function loadRooms(): Promise<Rooms> {
-  const [blockstore, proxy] = await Promise.all([
+  const [blockstore, manager, proxy] = await Promise.all([
     import('../blockstore/index.ts'),
+    import('../manager/index.ts'),
     import('../proxy/index.ts'),
   ])
   return {
@@ -39,9 +45,23 @@ export async function loadRooms(): Promise<Rooms> {
         },
         log: log.child({ room: 'upstream' }),
       }),
-    createManager: async () => {
-      throw new ShoalError('INTERNAL', 'the distribution manager is not wired yet')
-    },
+    createManager: ({ config, addresses, store, log }) =>
+      manager.startManager({
+        dataDir: config.dataDir,
+        store,
+        listen: config.listen,
+        bootstrap: config.bootstrap,
+        name: config.name,
+        site: config.site,
+        mdns: config.mdns,
+        log: log.child({ room: 'manager' }),
+        ...(config.clusterKey === undefined ? {} : { clusterKeyFile: config.clusterKey }),
+        ...(config.encrypter === undefined ? {} : { encrypter: config.encrypter }),
+        ...(config.uploadRate === undefined ? {} : { uploadRate: config.uploadRate }),
+        ...(config.downloadRate === undefined ? {} : { downloadRate: config.downloadRate }),
+        ...beyondLoopback('registry', addresses.registry),
+        ...beyondLoopback('api', addresses.api),
+      }),
     createProxy: async (parts) => {
       const { config, store, manager, upstream, log } = parts
       const made = proxy.createProxy({
