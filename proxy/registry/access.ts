@@ -44,7 +44,7 @@ export function createAccess(parts: {
 }): Access {
   const { hints, upstream, policy, ttlMs, log, now } = parts
   const records = parts.store.records<{ at: number }>('proxy.access')
-  const grantedAt = createBounded<number>(20_000)
+  const grantedAt = createBounded<number>(5_000)
   const hash = (text: string): string =>
     createHmac('sha256', parts.salt).update(text).digest('hex').slice(0, 40)
   const keyOf = (ref: RepositoryRef, subject: string): string => `${labelOf(ref)} ${subject}`

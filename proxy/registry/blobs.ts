@@ -101,9 +101,7 @@ export function createServeBlob(parts: {
     const { start, end } = whole ? { start: 0, end: size } : range
     const length = end === undefined ? undefined : end - start
     const chunks = blob.read({ start, end }, signal)[Symbol.asyncIterator]()
-    try {
-      // Headers wait for the first bytes: until then a failure can be told properly.
-      const first = await chunks.next()
+    const begin = (): void =>
       exchange.begin(whole ? 200 : 206, {
         ...common,
         'Content-Type': cleanMediaType(blob.mediaType) ?? 'application/octet-stream',
@@ -111,6 +109,15 @@ export function createServeBlob(parts: {
         ...(whole ? {} : { 'Content-Range': `bytes ${start}-${start + (length ?? 0) - 1}/${size}` }),
         'X-Shoal-Source': sourceOf(blob.sources()),
       })
+    try {
+      // Headers wait for the first bytes: until then a failure can be told properly. But an open blob is on its way, and a
+      // thin uplink may need longer than a client's patience for the first block: no reason to send the client away.
+      exchange.whenLate = () => {
+        begin()
+        exchange.response.flushHeaders()
+      }
+      const first = await chunks.next()
+      if (!exchange.response.headersSent) begin()
       await sendBody(exchange.response, first, chunks, length, signal, (count) => {
         exchange.facts.bytes += count
       })

@@ -20,6 +20,8 @@ export interface Exchange {
     stale?: number
     bytes: number
   }
+  /** What to do instead of giving up when the client's patience ends; it has to begin the answer. */
+  whenLate: (() => void) | undefined
   /** Sends the headers. From here on patience no longer counts. @throws where the request was given up */
   begin(status: number, headers: Record<string, string | number>): void
   /** Sends a whole answer. */
@@ -43,6 +45,7 @@ export async function runExchange(
   const startedAt = performance.now()
   const stop = new AbortController()
   const patience = setTimeout(() => {
+    if (exchange.whenLate) return exchange.whenLate()
     stop.abort(new ShoalError('TIMEOUT', `nothing could be had within ${patienceMs} ms`))
   }, patienceMs)
   const onClose = (): void => {
@@ -58,9 +61,11 @@ export async function runExchange(
     head,
     signal: stop.signal,
     facts: { bytes: 0 },
+    whenLate: undefined,
     begin(status, headers) {
       throwIfGone(stop.signal)
       clearTimeout(patience)
+      exchange.whenLate = undefined
       response.writeHead(status, headers)
     },
     reply(status, headers, body) {
@@ -115,7 +120,9 @@ function report(
     ms: Math.round(ms),
   }
   if (!failure) {
-    log.info(line, 'served')
+    // Runtimes and probes ask for `/v2/` all the time.
+    if (facts.repository === undefined) log.debug(line, 'served')
+    else log.info(line, 'served')
     return
   }
   const { error, answer } = failure

@@ -12,6 +12,8 @@ export type { ProxyConfig, ProxyDependencies, ProxyParts } from './parts.ts'
 
 /** A question that came through so many nodes is going in circles, whoever they are. */
 const MAX_HOPS = 8
+/** What is too old is looked for some time after the start, and then daily. */
+const SWEEP_FIRST_MS = 15 * 60_000
 const SWEEP_MS = 24 * 3_600_000
 
 export interface RegistryProxy {
@@ -41,7 +43,7 @@ export function createProxy(dependencies: ProxyDependencies & { name: string }):
         'this request went through this node before: nodes are upstreams of each other',
       )
     }
-    const authorization = request.headers.authorization
+    const authorization = request.headers.authorization?.trim() || undefined
     const credential: Credential =
       authorization === undefined ? { kind: 'node' } : { kind: 'client', authorization }
     const { ref } = route
@@ -125,16 +127,19 @@ export function createProxy(dependencies: ProxyDependencies & { name: string }):
     else sendFailure(response, false, failureOf(error, 'name'))
   })
 
-  const sweeping = setInterval(() => {
-    parts.sweep().catch((error: unknown) => log.warn({ error: String(error) }, 'sweeping failed'))
-  }, SWEEP_MS)
-  sweeping.unref()
+  let sweeping = sweepIn(SWEEP_FIRST_MS)
+  function sweepIn(ms: number): NodeJS.Timeout {
+    return setTimeout(() => {
+      parts.sweep().catch((error: unknown) => log.warn({ error: String(error) }, 'sweeping failed'))
+      sweeping = sweepIn(SWEEP_MS)
+    }, ms).unref()
+  }
 
   return {
     handler: app,
     parts,
     async close() {
-      clearInterval(sweeping)
+      clearTimeout(sweeping)
     },
   }
 }

@@ -23,7 +23,7 @@ export interface Links {
 export function createLinks(parts: { store: BlockStore; log: Log; now: () => number }): Links {
   const { log, now } = parts
   const records = parts.store.records<{ level: Level; at: number }>('proxy.links')
-  const cache = createBounded<Level>(20_000)
+  const cache = createBounded<Level>(5_000)
   const keyOf = (ref: RepositoryRef, digest: Digest): string => `${labelOf(ref)}@${digest}`
 
   async function level(ref: RepositoryRef, digest: Digest): Promise<Level | undefined> {

@@ -36,8 +36,8 @@ export function parseRoute(url: string, defaultHost: string): Route {
   const name = segments.slice(1, -2)
   if (name.length === 0 || kind === undefined || reference === undefined) throw nothing()
   if (!['manifests', 'blobs', 'tags', 'referrers'].includes(kind)) throw nothing()
-  const ref = parseUpstream(name, query.get('ns') ?? undefined, defaultHost)
-  const ns = query.get('ns') ?? undefined
+  const ns = query.get('ns') || undefined
+  const ref = parseUpstream(name, ns, defaultHost)
   query.delete('ns')
   const page: Page = { path, ns, query }
   switch (kind) {

@@ -215,3 +215,25 @@ test('a refusal is remembered as little as a right is kept', async (t) => {
   registry.setAuth({ type: 'basic', users: USERS })
   assert.deepEqual(await pull(here, 'corp/app', image, ALICE), all(200))
 })
+
+test('what is too old to count is swept out, the rest stays', async (t) => {
+  const { registry, image, open } = await setUp(t, 'bearer')
+  const here = await node(t, registry)
+  const url = `${registry.url}/token?service=fake&scope=repository:corp/app:pull`
+  const { token } = (await (await fetch(url, { headers: ALICE })).json()) as { token: string }
+  assert.deepEqual(await pull(here, 'corp/app', image, { authorization: `Bearer ${token}` }), all(200))
+  assert.deepEqual(await pull(here, 'pub/app', open), all(200))
+  const kept = async (name = 'proxy.access'): Promise<string[]> => {
+    const found: string[] = []
+    for await (const [key] of here.store.records(name).entries()) found.push(key.split(' ')[0] ?? '')
+    return found
+  }
+  assert.deepEqual(await kept(), ['docker.io/corp/app', 'docker.io/pub/app'])
+  here.clock.ahead = 2 * 24 * 3_600_000
+  await here.proxy.parts.sweep()
+  assert.deepEqual(await kept(), ['docker.io/pub/app'], 'a token counts for a day')
+  here.clock.ahead = 100 * 24 * 3_600_000
+  await here.proxy.parts.sweep()
+  assert.deepEqual(await kept(), [])
+  assert.deepEqual(await kept('proxy.links'), [])
+})

@@ -244,3 +244,14 @@ test('two nodes that are each other’s upstream say so instead of asking for ev
   const answer = await three.get('/v2/a/b/manifests/latest')
   assert.deepEqual([answer.status, codeOf(answer)], [508, 'UNSUPPORTED'])
 })
+
+test('a thin uplink gets its time once the blob is on its way', async (t) => {
+  // The headers come at once, the only chunk some 700 ms later.
+  const registry = await fake(t, { bytesPerSecond: 20_000 })
+  const bytes = pseudoRandom(15_000, 'thin')
+  const digest = registry.addBlob('a/b', bytes)
+  const here = await node(t, registry, { config: { patienceMs: 400 } })
+  const answer = await here.get(`/v2/a/b/blobs/${digest}`)
+  assert.deepEqual([answer.status, answer.broken], [200, false])
+  assert.ok(answer.body.equals(bytes))
+})

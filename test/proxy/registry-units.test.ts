@@ -36,6 +36,7 @@ test('a path says which upstream and repository are meant', () => {
   assert.equal(where('/v2/10.0.0.1%3A5000/a/manifests/7'), '10.0.0.1:5000 a')
   assert.equal(where('/v2/redis/manifests/7?ns=docker.io'), 'docker.io library/redis')
   assert.equal(where('/v2/a/b/manifests/7?ns=Registry.Test:5000'), 'registry.test:5000 a/b')
+  assert.equal(where('/v2/a/b/manifests/7?ns='), 'docker.io a/b')
   assert.equal(where('/v2/my.app/b/manifests/7?ns=ghcr.io'), 'ghcr.io my.app/b', 'ns counts before a prefix')
   assert.equal(where('/v2/my.app/manifests/7'), 'docker.io library/my.app', 'a host needs more after it')
   assert.equal(where('/v2/a/manifests/tags/list'), 'docker.io a/manifests')
