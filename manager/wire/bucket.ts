@@ -1,4 +1,5 @@
 import type { Priority } from '../types.ts'
+import { createTurns } from './turns.ts'
 
 interface Waiter {
   bytes: number
@@ -28,7 +29,7 @@ const MIN_BURST = 16 * 1024
  */
 export function createBucket(deps: { rate?: number | undefined; now?: () => number }): Bucket {
   const { now = () => performance.now() } = deps
-  const queues: Record<Priority, Waiter[]> = { client: [], preheat: [] }
+  const waiting = createTurns<Waiter>()
   let rate = deps.rate
   let balance = 0
   let filledAt = now()
@@ -46,7 +47,7 @@ export function createBucket(deps: { rate?: number | undefined; now?: () => numb
     timer = undefined
     refill()
     while (rate === undefined || balance > 0) {
-      const waiter = queues.client.shift() ?? queues.preheat.shift()
+      const waiter = waiting.shift()
       if (!waiter) return
       if (rate !== undefined) balance -= waiter.bytes
       waiter.grant()
@@ -55,7 +56,7 @@ export function createBucket(deps: { rate?: number | undefined; now?: () => numb
   }
 
   function schedule(): void {
-    if (timer || rate === undefined || queues.client.length + queues.preheat.length === 0) return
+    if (timer || rate === undefined || waiting.size === 0) return
     // Not before the balance is positive again; a millisecond more keeps rounding from waking us in vain.
     timer = setTimeout(serve, Math.min(1000, Math.max(0, (-balance / rate) * 1000) + 1))
   }
@@ -64,19 +65,16 @@ export function createBucket(deps: { rate?: number | undefined; now?: () => numb
     take(bytes, priority, grant) {
       if (rate === undefined) return true
       refill()
-      if (balance > 0 && queues.client.length + queues.preheat.length === 0) {
+      if (balance > 0 && waiting.size === 0) {
         balance -= bytes
         return true
       }
-      queues[priority].push({ bytes, grant })
+      waiting.push(priority, { bytes, grant })
       schedule()
       return false
     },
     withdraw(grant) {
-      for (const queue of [queues.client, queues.preheat]) {
-        const at = queue.findIndex((waiter) => waiter.grant === grant)
-        if (at >= 0) queue.splice(at, 1)
-      }
+      waiting.remove((waiter) => waiter.grant === grant)
     },
     setRate(next) {
       refill()
@@ -92,8 +90,7 @@ export function createBucket(deps: { rate?: number | undefined; now?: () => numb
     },
     close() {
       clearTimeout(timer)
-      queues.client = []
-      queues.preheat = []
+      waiting.clear()
     },
   }
 }

@@ -6,6 +6,7 @@ import { MAX_BLOCK } from './blockframes.ts'
 import type { Bucket } from './bucket.ts'
 import { createDownloadLink, type DownloadLink } from './download-link.ts'
 import { abortError } from './streams.ts'
+import { createGate } from './turns.ts'
 
 /** The streams to one peer. */
 interface Source {
@@ -18,14 +19,17 @@ export function createExchangeClient(deps: {
   open: (peer: PeerId) => Promise<Stream>
   /** Streams to one peer; the next one is opened when all others are in use. */
   streams: number
+  /** Requests to one peer at the same time; more wait here, where a cancelled one costs the peer nothing. */
+  maxAsked: number
   bucket: Bucket
   onReceived: (peer: PeerId, bytes: number) => void
   onBad: (peer: PeerId, error: unknown) => void
 }) {
-  const { open, streams, bucket, onReceived, onBad } = deps
+  const { open, streams, maxAsked, bucket, onReceived, onBad } = deps
   const sources = new Map<PeerId, Source>()
   /** Ends each fetch under way. */
-  const active = new Set<(error: ShoalError) => void>()
+  const active = new Set<(error: unknown) => void>()
+  const gate = createGate(maxAsked)
   let closed = false
 
   async function establish(peer: PeerId, source: Source): Promise<DownloadLink> {
@@ -82,7 +86,7 @@ export function createExchangeClient(deps: {
     let cancel = (): void => {}
     let timer: NodeJS.Timeout | undefined
     let settled = false
-    const giveUp = (error: ShoalError): void => {
+    const giveUp = (error: unknown): void => {
       settled = true
       cancel()
       reject(error)
@@ -98,13 +102,19 @@ export function createExchangeClient(deps: {
         into,
         onBytes(count) {
           timer?.refresh()
-          onBytes?.(count)
+          try {
+            onBytes?.(count)
+          } catch (error) {
+            // The caller's own trouble must not cost the others on the stream theirs.
+            giveUp(error)
+          }
         },
         onWhole: resolve,
         onError: reject,
       })
     }
-    const go = (): void => {
+    const ask = (): void => {
+      if (settled) return
       timer = setTimeout(() => {
         giveUp(new ShoalError('TIMEOUT', `nothing came from ${peer} for ${stallMs} ms`))
       }, stallMs)
@@ -114,14 +124,17 @@ export function createExchangeClient(deps: {
       else start(link)
     }
 
+    const enter = (): void => gate.enter(peer, priority, ask)
+
     signal.addEventListener('abort', onAbort, { once: true })
     active.add(giveUp)
     try {
-      if (bucket.take(length, priority, go)) go()
+      if (bucket.take(length, priority, enter)) enter()
       return await promise
     } finally {
       settled = true
-      bucket.withdraw(go)
+      bucket.withdraw(enter)
+      gate.leave(peer, ask)
       clearTimeout(timer)
       active.delete(giveUp)
       signal.removeEventListener('abort', onAbort)

@@ -101,6 +101,10 @@ export function createExchangeServer(deps: {
         end(job.id, reason === 'missing' ? END.MISSING : END.FAILED)
       },
       onMoving: (job) => deskOf(job).unpark(job),
+      onUnstuck() {
+        large.kick()
+        small.kick()
+      },
     })
 
     function end(id: number, reason: EndReason): void {

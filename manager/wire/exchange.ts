@@ -11,6 +11,8 @@ export const BLOCKS_PROTOCOL = '/shoal/blocks/1'
 
 /** Streams that a peer may open to us over one connection; more are reset. */
 const MAX_INBOUND = 16
+/** Of what a peer may queue here, how much we ask of it: all nodes have the same bound, and being told BUSY is no use. */
+const ASKED_SHARE = 0.75
 
 export interface ExchangeLimits {
   /** Bytes a second, sent to all peers; undefined: no limit. */
@@ -76,6 +78,7 @@ export async function createExchange(deps: {
   const client = createExchangeClient({
     open: (peer) => openStream(node, peer, BLOCKS_PROTOCOL),
     streams,
+    maxAsked: Math.ceil(maxQueued * ASKED_SHARE),
     bucket: download,
     onBad,
     onReceived(peer, bytes) {

@@ -2,7 +2,7 @@ import type { Stream } from '@libp2p/interface'
 import type { Priority } from '../types.ts'
 import { dataFrame, SMALL } from './blockframes.ts'
 import type { Bucket } from './bucket.ts'
-import type { Job, Lane } from './uploads.ts'
+import { type Job, type Lane, PARK_MS } from './uploads.ts'
 import { createWriter } from './writer.ts'
 
 /** Bytes of END frames that may wait for a peer that does not read. */
@@ -32,10 +32,12 @@ export function createUploadLane(deps: {
   /** All of it was handed to the stream. */
   onDone: (job: Job) => void
   onFailed: Lane['onFailed']
-  /** The stream takes data again; a parked job may be loaded. */
+  /** The stream takes data again: a parked job may be loaded. */
   onMoving: (job: Job) => void
+  /** The stream takes data again after it was stuck. */
+  onUnstuck: () => void
 }): UploadLane {
-  const { stream, bucket, onSent, onDone, onFailed, onMoving } = deps
+  const { stream, bucket, onSent, onDone, onFailed, onMoving, onUnstuck } = deps
   const active: Job[] = []
   let chunk = Math.min(FIRST_CHUNK, deps.chunk)
   /** When the stream last took something; undefined while there is nothing to send. */
@@ -87,18 +89,17 @@ export function createUploadLane(deps: {
 
   function next(): Buffer | undefined {
     if (closed || throttled) return undefined
-    const job = best()
-    if (!job?.block) {
-      tookAt = undefined
-      return undefined
-    }
+    const stuck = stuckMs() >= PARK_MS
     const now = performance.now()
     adapt(now)
+    const job = best()
+    tookAt = job ? now : undefined
+    if (stuck) onUnstuck()
+    if (!job?.block) return undefined
     // At a low limit a piece must not take seconds, or the reader believes that we stall.
     const most = bucket.rate === undefined ? chunk : Math.min(chunk, Math.max(1024, bucket.rate / 8))
     const length = Math.min(Math.ceil(most), job.length - job.offset)
     if (!allowed(length, job.priority)) return undefined
-    tookAt = now
     const frame = dataFrame(job.id, job.block, job.offset, length)
     job.offset += length
     onSent(length)
@@ -114,6 +115,8 @@ export function createUploadLane(deps: {
     if (at >= 0) active.splice(at, 1)
   }
 
+  const stuckMs = (): number => (tookAt === undefined || throttled ? 0 : performance.now() - tookAt)
+
   const writer = createWriter({ stream, maxQueued: MAX_CONTROL + 2 * deps.chunk, source: next })
 
   return {
@@ -128,7 +131,7 @@ export function createUploadLane(deps: {
       remove(job)
       onFailed(job, reason)
     },
-    stuckMs: () => (tookAt === undefined || throttled ? 0 : performance.now() - tookAt),
+    stuckMs,
     close() {
       closed = true
       active.length = 0

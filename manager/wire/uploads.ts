@@ -37,6 +37,8 @@ export interface UploadDesk {
   finish(job: Job): void
   /** A parked job's stream takes data again. */
   unpark(job: Job): void
+  /** A stream that was stuck takes data again. */
+  kick(): void
   readonly queued: number
   readonly loaded: number
   readonly loadedBytes: number
@@ -50,7 +52,7 @@ interface Queue {
 }
 
 /** A peer that took nothing for so long lends its place to those who wait. */
-const PARK_MS = 1000
+export const PARK_MS = 1000
 /** The pool is given up when nothing was uploaded for so long. */
 const IDLE_MS = 10_000
 
@@ -98,7 +100,8 @@ export function createUploadDesk(deps: {
       for (let most = 0; most < perPeer; most++) {
         for (const [peer, queue] of peers) {
           const job = queue[priority][0]
-          if (!job || queue.held > most) continue
+          // More for a reader that is stuck would only get stuck too.
+          if (!job || queue.held > most || job.lane.stuckMs() >= PARK_MS) continue
           // A block larger than the whole budget still gets through, alone.
           if (bytes > 0 && bytes + cost(job) > maxBytes) return undefined
           queue[priority].shift()
@@ -120,7 +123,7 @@ export function createUploadDesk(deps: {
       job.state = 'loading'
       void load(job)
     }
-    if (held.size > 0 && queued > 0) ticker ??= setInterval(park, PARK_MS / 2).unref()
+    if (queued > 0) ticker ??= setInterval(park, PARK_MS / 2).unref()
     else {
       clearInterval(ticker)
       ticker = undefined
@@ -215,6 +218,7 @@ export function createUploadDesk(deps: {
       queued++
       pump()
     },
+    kick: pump,
     get queued() {
       return queued
     },
