@@ -1,4 +1,4 @@
-import type { Digest, Log } from '../base/index.ts'
+import { type Digest, isShoalError, type Log } from '../base/index.ts'
 import type { BlockStore } from '../blockstore/index.ts'
 import { createPeerBook } from '../scheduler/index.ts'
 import { createHints } from './hints.ts'
@@ -154,10 +154,18 @@ export function createManager(deps: {
         ...(size === undefined ? {} : { size }),
         ...(mediaType === undefined ? {} : { mediaType }),
       }
-      const task = await taskOf(digest, facts)
-      const blob = await task.open({ origin, priority, signal })
-      totals.local += blob.sources().local
-      return blob
+      for (;;) {
+        const made = taskOf(digest, facts)
+        try {
+          const blob = await (await made).open({ origin, priority, signal })
+          totals.local += blob.sources().local
+          return blob
+        } catch (error) {
+          // The task was ending just as this one came to join it.
+          const ended = isShoalError(error, 'ABORTED') && tasks.get(digest) !== made
+          if (!ended || signal.aborted || closing.signal.aborted) throw error
+        }
+      }
     },
     async holds(digest) {
       return (await store.blob(digest))?.complete === true

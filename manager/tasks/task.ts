@@ -24,6 +24,7 @@ import { createFetching } from './fetching.ts'
 import { createGossip } from './gossip.ts'
 import { createMapQueries } from './maps.ts'
 import type { HaveNote } from './messages.ts'
+import { createOpenings } from './openings.ts'
 import { refusalError, toShoalError } from './outcome.ts'
 import { readBlob } from './reading.ts'
 import { createSeeding } from './seeding.ts'
@@ -68,11 +69,6 @@ export interface Task {
   close(): Promise<void>
 }
 
-interface Opening {
-  origin: Origin
-  priority: Priority
-}
-
 export async function createTask(
   digest: Digest,
   facts: { size?: number; mediaType?: string },
@@ -84,8 +80,10 @@ export async function createTask(
   const release = store.hold(digest)
   const blocks = await createBlocks({ digest, store, signer, log })
   const startedAt = Date.now()
-  const openings = new Set<Opening>()
-  const denied = new Map<Origin, unknown>()
+  const openings = createOpenings({
+    graceMs: () => (verified ? 0 : GRACE_MS),
+    onIdle: () => void close(),
+  })
   const readers = new Map<number, number>()
   const sources: Sources = { local: blocks.bytesHere, peers: 0, upstream: 0 }
   /** Blocks that were given out and proved wrong; in order of discovery. */
@@ -94,22 +92,17 @@ export async function createTask(
   let nextReader = 0
   let verified = (await store.blob(digest))?.complete === true && blocks.missing === 0
   let moved = false
+  let coming = false
   let lastMove = performance.now()
   let refusal: DispatchAnswer['refusal']
   let failure: ShoalError | undefined
   let round: { abort: AbortController; finished: Promise<void> } | undefined
-  let grace: NodeJS.Timeout | undefined
   let peers = 0
   let lastStatus = 0
   const finished = Promise.withResolvers<void>()
   finished.promise.catch(() => {})
   if (!verified && facts.size !== undefined) await blocks.describe({ size: facts.size })
   if (facts.mediaType !== undefined) await blocks.describe({ mediaType: facts.mediaType })
-
-  const priority = (): Priority =>
-    [...openings].some((opening) => opening.priority === 'client') ? 'client' : 'preheat'
-  const origin = (): Origin | undefined =>
-    [...openings].map((opening) => opening.origin).findLast((o) => !denied.has(o))
 
   function move(): void {
     moved = true
@@ -134,7 +127,7 @@ export async function createTask(
   }
 
   function createWork() {
-    const planner = createPlanner({ blockSize: BLOCK_SIZE, book, priority: priority(), random })
+    const planner = createPlanner({ blockSize: BLOCK_SIZE, book, priority: openings.priority, random })
     const verifier = createVerifier({ blocks, pool })
     const gossip = createGossip({ digest, blocks, rpc })
     const dispatching = createDispatching({
@@ -143,18 +136,18 @@ export async function createTask(
       members,
       rpc,
       coordinator,
-      seed: () => (origin() && !diskless.active ? { rate: Math.round(seeding.rate()) } : undefined),
+      seed: () => (openings.origin() && !diskless.active ? { rate: Math.round(seeding.rate()) } : undefined),
       onAnswer: apply,
       log,
     })
     const seeding = createSeeding({
       blocks,
       pool,
-      origin,
+      origin: openings.origin,
       onBlock: (index, bytes) => arrived(index, bytes, 'upstream'),
       onBytes: move,
       onRelease: (lease, reason, detail) => dispatching.release(lease.id, reason, detail),
-      onDenied: (from, error) => denied.set(from, error),
+      onDenied: openings.refused,
       onFull: () => diskless.start(),
       onHalf: () => dispatching.kick(),
       log,
@@ -164,7 +157,7 @@ export async function createTask(
       planner,
       exchange,
       pool,
-      priority,
+      priority: () => openings.priority,
       onBlock: (index, bytes) => arrived(index, bytes, 'peers'),
       onFull: () => diskless.start(),
       keep: (index, bytes) => diskless.keep(index, bytes),
@@ -182,13 +175,13 @@ export async function createTask(
   const diskless = createDiskless({
     blocks,
     signer,
-    origin,
+    origin: openings.origin,
     readers,
     verifierAt: () => work.verifier.position,
     lastMove: () => lastMove,
     onStart: () => {
       log.warn({}, 'the disk is full: the blob passes through without being kept')
-      if (priority() === 'preheat') fail(new ShoalError('STORE_FULL', 'no room to keep the blob'))
+      if (openings.priority === 'preheat') fail(new ShoalError('STORE_FULL', 'no room to keep the blob'))
       moved = true
       work.planner.window(diskless.window)
     },
@@ -218,6 +211,15 @@ export async function createTask(
       work.planner.peer(holder.peer, holder.have)
       work.gossip.neighbour(holder.peer, holder.pulling)
     }
+    // Bytes are on their way to the site: whoever waits for this blob need not wait for the first of them.
+    if (
+      !coming &&
+      blocks.size !== undefined &&
+      (answer.seeding || answer.holders.some((holder) => !holder.pulling))
+    ) {
+      coming = true
+      blocks.bell.ring()
+    }
     work.seeding.update(answer.leases)
     work.planner.seeding(answer.leases)
     work.maps.look(answer.holders)
@@ -233,7 +235,7 @@ export async function createTask(
     const final = refusal.reason === 'missing' || refusal.reason === 'denied'
     const patience = deps.lanTrouble() ? LAN_PATIENCE_MS : PATIENCE_MS
     if (quiet > (final || !moved ? SETTLE_MS : patience))
-      fail(refusalError(refusal, work.seeding.error, [...denied.values()].at(-1)))
+      fail(refusalError(refusal, work.seeding.error, openings.refusal))
   }
 
   function fail(error: ShoalError): void {
@@ -277,7 +279,7 @@ export async function createTask(
                 rpc,
                 self,
                 coordinator: () => work.dispatching.coordinator,
-                origin,
+                origin: openings.origin,
                 seen,
                 log,
                 signal,
@@ -329,7 +331,7 @@ export async function createTask(
 
   async function close(): Promise<void> {
     if (ending.signal.aborted) return
-    clearTimeout(grace)
+    openings.stop()
     ending.abort(failure ?? new ShoalError('ABORTED', 'nobody waits for the blob any more'))
     deps.onEnd()
     await round?.finished
@@ -339,15 +341,10 @@ export async function createTask(
     blocks.bell.ring()
   }
 
-  function leave(opening: Opening): void {
-    if (!openings.delete(opening)) return
-    if (openings.size === 0) grace = setTimeout(() => void close(), verified ? 0 : GRACE_MS)
-  }
-
   function status(): TaskStatus {
     return {
       digest,
-      label: [...openings].at(-1)?.origin.label ?? '',
+      label: openings.label,
       size: blocks.size,
       bytesHere: blocks.bytesHere,
       sources: { ...sources },
@@ -355,7 +352,7 @@ export async function createTask(
       peers,
       leases: work.seeding.leases.length,
       readers: readers.size,
-      priority: priority(),
+      priority: openings.priority,
       startedAt,
       state: failure ? 'failed' : verified && blocks.missing === 0 ? 'done' : 'running',
       ...(failure ? { error: failure.message } : {}),
@@ -367,19 +364,17 @@ export async function createTask(
     priority: Priority
     signal: AbortSignal
   }): Promise<OpenBlob> {
-    clearTimeout(grace)
-    const opening: Opening = { origin: request.origin, priority: request.priority }
-    openings.add(opening)
+    const leave = openings.add({ origin: request.origin, priority: request.priority })
     const before = { ...sources, local: blocks.bytesHere }
     try {
       ensureRunning()
-      while (blocks.size === undefined || !(moved || verified)) {
+      while (blocks.size === undefined || !(moved || coming || verified)) {
         if (failure) throw failure
         if (blocks.size === undefined && blocks.reach > 0) break
         await blocks.bell.wait(AbortSignal.any([request.signal, ending.signal]))
       }
     } catch (error) {
-      leave(opening)
+      leave()
       throw failure ?? error
     }
     const closed = new AbortController()
@@ -415,7 +410,7 @@ export async function createTask(
       done: verified && blocks.missing === 0 ? Promise.resolve() : finished.promise,
       close() {
         closed.abort(new ShoalError('ABORTED', 'closed'))
-        leave(opening)
+        leave()
       },
     }
   }
