@@ -6,7 +6,8 @@ export interface Board {
   has(index: number): boolean
   isKnown(index: number): boolean
   isFree(index: number): boolean
-  rarity(index: number): number
+  /** How many known peers have it. */
+  holders(index: number): number
   setHas(index: number, value: boolean): void
   setKnown(index: number, value: boolean): void
   setAsked(index: number, value: boolean): void
@@ -86,7 +87,7 @@ export function createBoard(freed: (index: number) => void): Board {
     has: (index) => ((flags[index] ?? 0) & HERE) !== 0,
     isKnown: (index) => ((flags[index] ?? 0) & KNOWN) !== 0,
     isFree: (index) => flags[index] === KNOWN && index < end,
-    rarity: (index) => rarity[index] ?? 0,
+    holders: (index) => rarity[index] ?? 0,
     setHas: (index, value) => set(index, HERE, value),
     setKnown: (index, value) => set(index, KNOWN, value),
     setAsked: (index, value) => set(index, ASKED, value),

@@ -2,11 +2,13 @@ import { createBoard } from './board.ts'
 import { createFlights, type Flight } from './flights.ts'
 import { DEFAULT_LIMITS, type PlannerLimits } from './limits.ts'
 import { createRanges } from './ranges.ts'
-import { createSources, offers, type Source } from './sources.ts'
+import { createSources, FULL, IDLE, offers, type Source } from './sources.ts'
 import type { Action, PeerBook, PeerId, Planner, Priority } from './types.ts'
 
 /** How long until another look when nothing of this task's own would bring one. */
 const POLL_MS = 50
+/** How often peers that had no room are looked at again, since other tasks may have left some. */
+const SWEEP_MS = 25
 /** Share of what came whole that may come twice, and the blocks that may in any case. */
 const WASTE = 0.02
 const FREE_WASTE = 3
@@ -39,6 +41,7 @@ export function createPlanner(options: {
   const able: Source[] = []
   /** No flight is late before this. */
   let lateAt = Number.POSITIVE_INFINITY
+  let sweptAt = Number.NEGATIVE_INFINITY
   let lookedAt = Number.NEGATIVE_INFINITY
   let backSeen = Number.POSITIVE_INFINITY
   let arrivedBytes = 0
@@ -59,8 +62,14 @@ export function createPlanner(options: {
     actions.push({ type: 'ask', index, peer, bytes, hedge })
   }
 
-  function cancel(flight: Flight, actions: Action[]): void {
+  function remove(flight: Flight): void {
     flights.remove(flight)
+    const source = sources.get(flight.peer)
+    if (source !== undefined) sources.skip[source.slot]! &= ~FULL
+  }
+
+  function cancel(flight: Flight, actions: Action[]): void {
+    remove(flight)
     book.released(flight.peer, flight.bytes)
     // Nothing had come of it yet, as far as is known: then the peer most likely had not begun.
     if (flight.movedAt > flight.startedAt) wastedBytes += flight.bytes
@@ -138,10 +147,21 @@ export function createPlanner(options: {
 
   function findAble(now: number): void {
     able.length = 0
-    for (const source of sources.list) {
-      if (source.idle) continue
+    const last = board.end - 1
+    const least = bytesTotal !== undefined && board.isFree(last) ? bytesOf(last) : blockSize
+    // What a peer that nobody knows would be given is what all tasks together leave over.
+    if (book.room('', priority, now) < least) return
+    const { list, skip } = sources
+    const anew = now - sweptAt >= SWEEP_MS
+    if (anew) sweptAt = now
+    for (let slot = 0; slot < list.length; slot++) {
+      if (skip[slot] !== 0 && !(anew && skip[slot] === FULL)) continue
+      const source = list[slot]!
       measure(source, now)
-      if (source.room > 0) able.push(source)
+      if (source.room >= least) {
+        skip[slot] = 0
+        able.push(source)
+      } else skip[slot] = FULL
     }
   }
 
@@ -164,7 +184,7 @@ export function createPlanner(options: {
       const index = best.room > 0 ? board.rarest(best.words, random) : -1
       if (index >= 0 && best.room >= bytesOf(index)) askSource(best, index, false, now, actions)
       else {
-        if (best.room > 0 && index < 0) best.idle = true
+        if (best.room > 0 && index < 0) sources.skip[best.slot] = IDLE
         able[at] = able[able.length - 1]!
         able.pop()
       }
@@ -253,7 +273,7 @@ export function createPlanner(options: {
     arrived(index, peer, now) {
       const flight = flights.find(index, peer)
       if (flight !== undefined) {
-        flights.remove(flight)
+        remove(flight)
         book.arrived(peer, flight.bytes, flight.startedAt, now)
         arrivedBytes += flight.bytes
       }
@@ -267,7 +287,7 @@ export function createPlanner(options: {
       if (reason === 'missing' || reason === 'corrupt') sources.deny(peer, index)
       const flight = flights.find(index, peer)
       if (flight === undefined) return
-      flights.remove(flight)
+      remove(flight)
       book.failed(peer, flight.bytes, reason, now)
       lookedAt = Number.NEGATIVE_INFINITY
     },

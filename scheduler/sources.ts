@@ -1,6 +1,11 @@
 import type { Board } from './board.ts'
 import type { PeerId } from './types.ts'
 
+/** A look found nothing to ask of it, and nothing has changed since. */
+export const IDLE = 1
+/** It had no room for a block when last looked at. */
+export const FULL = 2
+
 /** A peer of one task, and what it is believed to have. */
 export interface Source {
   readonly id: PeerId
@@ -8,8 +13,8 @@ export interface Source {
   words: Uint32Array
   /** What it said itself, block by block: not taken back by a coordinator's older snapshot. */
   own: Uint32Array
-  /** True when a look found nothing to ask of it, until that may have changed. */
-  idle: boolean
+  /** Its place in `list` and `skip`. */
+  slot: number
   /** Of the present turn: bytes that may be asked, and when one block more would be here. */
   room: number
   expectMs: number
@@ -17,6 +22,8 @@ export interface Source {
 
 export interface Sources {
   readonly list: readonly Source[]
+  /** By slot, why a source is not worth a look: a sum of IDLE and FULL. In one array, as it is read at every turn. */
+  readonly skip: Uint8Array
   get(id: PeerId): Source | undefined
   /** What is known second-hand of all that the peer has; takes the place of the last such word. */
   snapshot(id: PeerId, have: Uint8Array): void
@@ -37,14 +44,21 @@ export function offers(source: Source, index: number): boolean {
 export function createSources(board: () => Board): Sources {
   const byId = new Map<PeerId, Source>()
   const list: Source[] = []
+  let skip = new Uint8Array(16)
 
   function of(id: PeerId): Source {
     let source = byId.get(id)
     if (source === undefined) {
       const none = new Uint32Array(0)
-      source = { id, words: none, own: none, idle: false, room: 0, expectMs: 0 }
+      source = { id, words: none, own: none, slot: list.length, room: 0, expectMs: 0 }
       byId.set(id, source)
       list.push(source)
+      if (list.length > skip.length) {
+        const larger = new Uint8Array(skip.length * 2)
+        larger.set(skip)
+        skip = larger
+      }
+      skip[source.slot] = 0
     }
     return source
   }
@@ -60,11 +74,18 @@ export function createSources(board: () => Board): Sources {
       }
     }
     source.words = words
-    source.idle = false
+    wake(source)
+  }
+
+  function wake(source: Source): void {
+    skip[source.slot] = skip[source.slot]! & ~IDLE
   }
 
   return {
     list,
+    get skip() {
+      return skip
+    },
     get: (id) => byId.get(id),
     snapshot(id, have) {
       const source = of(id)
@@ -76,7 +97,7 @@ export function createSources(board: () => Board): Sources {
       if (offers(source, index)) return
       source.words = withBit(source.words, index, true)
       board().addHolders(index, 1)
-      if (source.idle && board().isFree(index)) source.idle = false
+      if (board().isFree(index)) wake(source)
     },
     deny(id, index) {
       const source = byId.get(id)
@@ -90,10 +111,15 @@ export function createSources(board: () => Board): Sources {
       if (source === undefined) return
       replace(source, new Uint32Array(0))
       byId.delete(id)
-      list.splice(list.indexOf(source), 1)
+      const last = list.pop()!
+      if (last === source) return
+      list[source.slot] = last
+      skip[source.slot] = skip[last.slot]!
+      last.slot = source.slot
     },
     freed(index) {
-      for (const source of list) if (source.idle && offers(source, index)) source.idle = false
+      if (board().holders(index) === 0) return
+      for (const source of list) if (offers(source, index)) wake(source)
     },
   }
 }

@@ -20,6 +20,7 @@ const DIGEST = 'sha256:simulated'
 const CUT_BYTES = 180
 const MAX_NEIGHBOURS = 48
 const METER_MS = 2000
+const PUMP_MS = 1
 
 interface Transfer {
   index: number
@@ -66,6 +67,7 @@ interface Node {
   rate: number
   fetching: Map<string, Transfer>
   serving: Set<Transfer>
+  pumping: boolean
   wakeAt: number
   doneAt: number | undefined
   ledger: Ledger | undefined
@@ -144,6 +146,7 @@ export function simulate(
       rate: 0,
       fetching: new Map(),
       serving: new Set(),
+      pumping: false,
       wakeAt: Number.POSITIVE_INFINITY,
       doneAt: undefined,
       ledger: undefined,
@@ -371,12 +374,22 @@ export function simulate(
           other.planner.peerHas(node.id, index)
         }
         if (node.missing > 0 && other.neighbours.size < MAX_NEIGHBOURS) other.neighbours.add(node)
-        pump(other)
+        pumpSoon(other)
       }
     })
   }
 
+  /** Several notes that come at nearly the same moment are looked at together. */
+  function pumpSoon(node: Node): void {
+    if (node.pumping) return
+    node.pumping = true
+    clock.after(PUMP_MS, () => {
+      if (node.pumping) pump(node)
+    })
+  }
+
   function pump(node: Node): void {
+    node.pumping = false
     if (!node.alive || node.missing === 0) return
     perform(node, node.planner.next(clock.now))
     const at = node.planner.wakeAt(clock.now)
