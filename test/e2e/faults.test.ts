@@ -139,17 +139,15 @@ describe('faults while five nodes pull at once', { skip: lacking() }, () => {
       assertWhole(await site.pull(0, name, '1'), pushed)
       // The others resolve the tag while they can, and have their bytes still to come.
       const at = Date.now() + 1500
-      const pulls = site.hosts
-        .slice(1)
-        .map((host, i) =>
-          host.pull({
-            base: `${site.nodes[i + 1]!.registry}/docker.io`,
-            name,
-            reference: '1',
-            at,
-            stallMs: 40_000,
-          }),
-        )
+      const pulls = site.hosts.slice(1).map((host, i) =>
+        host.pull({
+          base: `${site.nodes[i + 1]!.registry}/docker.io`,
+          name,
+          reference: '1',
+          at,
+          stallMs: 40_000,
+        }),
+      )
       await sleep(at + 150 - Date.now())
       await lab.cutUplink()
       try {

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { createLab, LAB_USER, type Lab, type Pushed, type Site, startSite } from '../lab/index.ts'
 import { assertWhole, explained, lacking } from './support.ts'
@@ -39,7 +41,8 @@ describe('a private repository', { skip: lacking() }, () => {
     ]
     for (const path of paths) {
       const { status, size } = await statusOf(node, path, auth)
-      assert.ok([401, 403, 404].includes(status!), `${path}: ${status}`)
+      // 503: while upstream is down nobody can say who else may read it.
+      assert.ok([401, 403, 404, 503].includes(status!), `${path}: ${status}`)
       assert.ok(size < 2000, 'an error, not the content')
     }
   }
@@ -71,25 +74,32 @@ describe('a private repository', { skip: lacking() }, () => {
     }),
   )
 
+  // skopeo, podman and docker send credentials only to a registry whose /v2/ asks for them, and the node's does not: it stands
+  // for many upstreams. For them the node has the credentials.
   test(
-    'docker login and pull work, and without a login nothing does',
+    'skopeo gets it through a node whose docker config has the credentials, and not through another',
     { skip: lacking('skopeo') },
     logged(async () => {
-      const host = lab.hosts[1]!
-      const copy = (login: string[], to: string) =>
-        host.exec(
-          [
-            'skopeo',
-            'copy',
-            '--src-tls-verify=false',
-            ...login,
-            `docker://127.0.0.1:5080/${UPSTREAM}/lab/secret:1`,
-            `dir:${host.dir}/${to}`,
-          ],
-          { mayFail: true },
-        )
-      assert.equal((await copy(['--src-creds', LAB_USER], 'with')).code, 0)
-      assert.notEqual((await copy(['--src-no-creds'], 'without')).code, 0)
+      const copy = (node: number) => {
+        const { dir, exec } = lab.hosts[node]!
+        const source = `docker://127.0.0.1:5080/${UPSTREAM}/lab/secret:1`
+        return exec(['skopeo', 'copy', '--src-tls-verify=false', source, `dir:${dir}/copy`], {
+          mayFail: true,
+        })
+      }
+      const file = join(lab.dir, 'config.json')
+      const auth = Buffer.from(LAB_USER).toString('base64')
+      writeFileSync(
+        file,
+        JSON.stringify({ auths: { [new URL(lab.cloud.privateRegistry).host]: { auth } } }),
+        { mode: 0o600 },
+      )
+      await site.restart(1, { flags: ['--docker-config', file] })
+      await site.heal()
+      assert.equal((await copy(1)).code, 0)
+      assert.notEqual((await copy(0)).code, 0)
+      await site.restart(1)
+      await site.heal()
     }),
   )
 
