@@ -41,8 +41,12 @@ const LEVEL_OPTIONS = {
 }
 /** Room that opening it may need: the table written out of the log, and a little. */
 const REOPEN_BYTES = 2 * 1024 * 1024
-/** Bytes that an iterator fetches per trip through the thread pool. */
-const ITERATE_BYTES = 256 * 1024
+/**
+ * Entries that an iterator fetches per trip through the thread pool. Not more, because classic-level keeps the native copy
+ * of an iterator's last trip until the garbage collector finds the iterator: at 1000, some 300 KB each that nobody counts.
+ */
+const TRIP = 128
+const TRIP_BYTES = 64 * 1024
 
 type Level = ClassicLevel<string, string>
 
@@ -54,21 +58,22 @@ const openHere = new Set<string>()
 
 /**
  * Opens `index/` in `dir`; its lock is the store's lock.
- * @throws STORE_LOCKED | STORE_FULL (as isNoSpace) | STORE_BROKEN
- * @returns the index, and whether LevelDB had to repair it, so that nothing in it can be taken for granted
+ * @param repair let LevelDB save what it can of a damaged index first: batches may be there in part only afterwards
+ * @throws STORE_LOCKED | what isNoSpace | what isDamage | any other error of LevelDB
  */
 export async function openKeyIndex({
   dir,
   spare,
   log,
+  repair,
 }: {
   dir: string
   spare: Spare
   log: Log
-}): Promise<{ index: KeyIndex; repaired: boolean }> {
+  repair: boolean
+}): Promise<KeyIndex> {
   const location = join(await realpath(dir), 'index')
-  let repaired = false
-  if (openHere.has(location)) throw locked(undefined)
+  if (openHere.has(location)) throw locked(dir)
   openHere.add(location)
   let level = await openFirst().catch((error: unknown) => {
     openHere.delete(location)
@@ -92,30 +97,15 @@ export async function openKeyIndex({
     return opened
   }
 
-  function locked(cause: unknown): ShoalError {
-    return new ShoalError('STORE_LOCKED', `another daemon uses the block store in ${dir}`, { cause })
-  }
-
   async function openFirst(): Promise<Level> {
     try {
+      if (repair) await ClassicLevel.repair(location)
       return await openLevel()
     } catch (error) {
-      const code = levelCode(error)
-      if (code === 'LEVEL_LOCKED') {
-        throw new ShoalError('STORE_LOCKED', `another daemon uses the block store in ${dir}`, {
-          cause: error,
-        })
-      }
-      // From here on the lock was ours, if only for a moment: the spare file is too.
-      if (isNoSpace(error)) {
-        await spare.release()
-        return openLevel()
-      }
-      const damaged = code === 'LEVEL_CORRUPTION' || /no such file/i.test(levelMessage(error))
-      if (!damaged) throw error
-      log.warn({ dir, error: levelMessage(error) }, 'the index is damaged: repairing it')
-      repaired = true
-      await ClassicLevel.repair(location)
+      if (levelError(error).code === 'LEVEL_LOCKED') throw locked(dir, error)
+      if (!isNoSpace(error)) throw error
+      // The lock was ours, if only for a moment: so is the spare file.
+      await spare.release()
       return openLevel()
     }
   }
@@ -181,15 +171,15 @@ export async function openKeyIndex({
     })
   }
 
-  const index: KeyIndex = {
+  return {
     async get(key) {
       // Synchronous inside: a look into memory tables and cached pages is shorter than the way to the thread pool.
       return using(async (open) => open.getSync(key))
     },
     has: (key) => using((open) => open.has(key)),
     hasMany: (keys) => using((open) => open.hasMany(keys)),
-    entries: (range) => using((open) => open.iterator(levelRange(range)).all()),
-    keys: (range) => using((open) => open.keys(levelRange(range)).all()),
+    entries: (range) => using((open) => drain(open.iterator(levelRange(range)), range.limit)),
+    keys: (range) => using((open) => drain(open.keys(levelRange(range)), range.limit)),
     async write(ops) {
       if (ops.length === 0) return
       if (broken) await recover()
@@ -210,7 +200,24 @@ export async function openKeyIndex({
       }
     },
   }
-  return { index, repaired }
+}
+
+interface LevelIterator<T> {
+  nextv(size: number): Promise<T[]>
+  close(): Promise<void>
+}
+
+async function drain<T>(iterator: LevelIterator<T>, limit = TRIP): Promise<T[]> {
+  const items: T[] = []
+  try {
+    for (;;) {
+      const some = await iterator.nextv(Math.min(limit, TRIP))
+      if (some.length === 0) return items
+      items.push(...some)
+    }
+  } finally {
+    await iterator.close()
+  }
 }
 
 function levelRange({ from, after, to, limit }: Range): {
@@ -224,17 +231,23 @@ function levelRange({ from, after, to, limit }: Range): {
     ...(after ? { gt: from } : { gte: from }),
     lt: to,
     limit: limit ?? -1,
-    highWaterMarkBytes: ITERATE_BYTES,
+    highWaterMarkBytes: TRIP_BYTES,
   }
 }
 
-/** abstract-level wraps what opening failed of in LEVEL_DATABASE_NOT_OPEN. */
-function levelCode(error: unknown): string | undefined {
-  const { code, cause } = error as { code?: string; cause?: { code?: string } }
-  return cause?.code ?? code
+function locked(dir: string, cause?: unknown): ShoalError {
+  return new ShoalError('STORE_LOCKED', `another daemon uses the block store in ${dir}`, { cause })
 }
 
-function levelMessage(error: unknown): string {
-  const { message, cause } = error as Error & { cause?: Error }
-  return cause?.message ?? message
+/** True when LevelDB's files are not what they should be, so that repairing them may help; with them, data may go. */
+export function isDamage(error: unknown): boolean {
+  const { code, message } = levelError(error)
+  if (code === 'LEVEL_CORRUPTION') return true
+  return code === 'LEVEL_IO_ERROR' && /no such file|invalid argument|input\/output error/i.test(message)
+}
+
+/** What LevelDB said: abstract-level wraps it when it was said on opening. */
+function levelError(error: unknown): { code: string | undefined; message: string } {
+  const { code, message, cause } = error as Error & { code?: string; cause?: Error & { code?: string } }
+  return cause?.code?.startsWith('LEVEL_') ? { code: cause.code, message: cause.message } : { code, message }
 }

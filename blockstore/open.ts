@@ -1,12 +1,11 @@
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
-import { type Digest, type Log, ShoalError, silentLog } from '../base/index.ts'
-import { createBlobTable, decodeBlob } from './blob-table.ts'
+import { mkdir } from 'node:fs/promises'
+import { type Log, ShoalError, silentLog } from '../base/index.ts'
+import { leaveCleanMark, takeCleanMark } from './clean-mark.ts'
 import { createFacts } from './facts.ts'
 import { asStoreError } from './faults.ts'
-import { openBlockFiles } from './files.ts'
-import { type KeyIndex, openKeyIndex } from './key-index.ts'
-import { afterAll, BLOBS, blockKey } from './keys.ts'
+import { isDamage } from './key-index.ts'
+import { blockKey } from './keys.ts'
+import { load } from './load.ts'
 import { createMutex } from './locks.ts'
 import { createVerifiedMemo } from './memo.ts'
 import { createPut } from './put.ts'
@@ -14,10 +13,10 @@ import { createRead } from './read.ts'
 import { createRecords } from './records.ts'
 import { createRemoval } from './removal.ts'
 import { createRoom } from './room.ts'
-import { createSpare } from './spare.ts'
 import type { StoreState } from './state.ts'
-import { sweep } from './sweep.ts'
 import type { BlockStore } from './types.ts'
+
+type DroppedListener = Parameters<BlockStore['onDropped']>[0]
 
 export interface BlockStoreOptions {
   /** The store's directory; made if it is not there. */
@@ -36,12 +35,9 @@ export interface BlockStoreOptions {
   signal?: AbortSignal
 }
 
-/** What `close` leaves and opening removes: without it, the last stop was a crash. */
-const CLEAN = 'clean.json'
-
 /**
- * Opens or makes the store in a directory. After a crash it first makes disk and index agree: about a second per
- * 100,000 blocks.
+ * Opens or makes the store in a directory. After a crash it first makes disk and index agree: a few seconds per 100,000
+ * blocks.
  * @throws STORE_LOCKED (another process has it open) | STORE_FULL (the disk has no room for the index) | STORE_BROKEN | ABORTED
  */
 export async function openBlockStore({
@@ -54,45 +50,22 @@ export async function openBlockStore({
   memoMs = 10 * 60_000,
   signal,
 }: BlockStoreOptions): Promise<BlockStore> {
-  let index: KeyIndex | undefined
   try {
     await mkdir(dir, { recursive: true, mode: 0o700 })
-    const spare = createSpare({ dir, log })
-    const opened = await openKeyIndex({ dir, spare, log })
-    index = opened.index
-    // Only now, under the index's lock, may anything be touched.
-    const files = await openBlockFiles(dir)
-    const clean = opened.repaired ? undefined : await takeCleanMark(dir)
-    await rm(join(dir, CLEAN), { force: true })
-    const leftovers = await files.sweepStaged()
-    const blobs = createBlobTable({ now })
-    for (const [key, value] of await index.entries({ from: BLOBS, to: afterAll(BLOBS) })) {
-      blobs.add(decodeBlob(key.slice(BLOBS.length) as Digest, value))
-    }
-    let totals = clean
-    if (totals === undefined) {
-      const startedAt = performance.now()
-      const swept = await sweep({ files, index, blobs, log, now, signal })
-      totals = { bytes: swept.bytes, blocks: swept.blocks }
-      const fields = { dir, ...swept, leftovers, ms: Math.round(performance.now() - startedAt) }
-      if (swept.blocks + swept.strays + swept.lost + leftovers > 0) {
-        log.info(fields, 'the block store was not closed: looked through it')
-      }
-    }
-    await spare.ensure()
-
-    const listeners = new Set<(digest: Digest, offsets: number[]) => void>()
+    const loading = { dir, log, now, signal }
+    const loaded = await load({ ...loading, repair: false }).catch((error: unknown) => {
+      if (!isDamage(error)) throw error
+      log.warn({ dir, err: error }, 'the index is damaged: repairing it')
+      return load({ ...loading, repair: true })
+    })
+    const listeners = new Set<DroppedListener>()
     const state: StoreState = {
+      ...loaded,
       dir,
-      files,
-      index,
-      blobs,
       memo: createVerifiedMemo({ capacity: memoBlocks, maxAgeMs: memoMs, now }),
-      spare,
       log,
       now,
       mutate: createMutex(),
-      totals,
       untidy: false,
       dropped(digest, offsets) {
         for (const listener of listeners) {
@@ -106,21 +79,7 @@ export async function openBlockStore({
     }
     return assemble({ state, listeners, quota, flushMs })
   } catch (error) {
-    await index?.close().catch(() => {})
     throw asStoreError(error, dir)
-  }
-}
-
-/** The counts that the last `close` left, undefined if there was none or it is not readable. */
-async function takeCleanMark(dir: string): Promise<StoreState['totals'] | undefined> {
-  try {
-    const mark = JSON.parse(await readFile(join(dir, CLEAN), 'utf8')) as Partial<StoreState['totals']>
-    const { bytes, blocks } = mark
-    return Number.isSafeInteger(bytes) && Number.isSafeInteger(blocks)
-      ? { bytes: bytes ?? 0, blocks: blocks ?? 0 }
-      : undefined
-  } catch {
-    return undefined
   }
 }
 
@@ -131,7 +90,7 @@ function assemble({
   flushMs,
 }: {
   state: StoreState
-  listeners: Set<(digest: Digest, offsets: number[]) => void>
+  listeners: Set<DroppedListener>
   quota: number | undefined
   flushMs: number
 }): BlockStore {
@@ -149,7 +108,9 @@ function assemble({
   function track<T>(start: () => Promise<T>): Promise<T> {
     if (closing) return Promise.reject(new ShoalError('ABORTED', `the block store in ${dir} is closed`))
     const running = start().catch((error: unknown) => {
-      throw asStoreError(error, dir)
+      const failure = asStoreError(error, dir)
+      if (failure.code === 'STORE_BROKEN') state.untidy = true
+      throw failure
     })
     work.add(running)
     const done = (): void => {
@@ -177,10 +138,10 @@ function assemble({
     await Promise.allSettled(work)
     try {
       const flushed = await facts.flush()
-      if (flushed && !state.untidy) await writeFile(join(dir, CLEAN), JSON.stringify(totals), { mode: 0o600 })
+      if (flushed && !state.untidy) await leaveCleanMark(dir, totals)
     } catch (error) {
       // No mark: the next start looks through the store.
-      await rm(join(dir, CLEAN), { force: true }).catch(() => {})
+      await takeCleanMark(dir).catch(() => {})
       log.warn({ err: error, dir }, 'the block store could not be closed tidily')
     }
     await index.close()

@@ -66,7 +66,7 @@ export function createPut({
     const ops: Op[] = replaced?.ops ?? []
     if (!known)
       ops.push({ type: 'put', key: blockKey(cid), value: encodeBlock({ size: length, owner: digest }) })
-    if (old?.cid !== cid) ops.push({ type: 'put', key: refKey(cid, digest, offset), value: '' })
+    if (!known || old?.cid !== cid) ops.push({ type: 'put', key: refKey(cid, digest, offset), value: '' })
     const merged = old?.cid === cid ? { ...old, ...segment } : segment
     ops.push({ type: 'put', key: segmentKey(digest, offset), value: encodeSegment(merged) })
     if (blobs.get(digest) === undefined) ops.push(recordOp(entry))

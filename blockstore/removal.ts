@@ -66,7 +66,13 @@ export function createRemoval(state: StoreState): Removal {
     const ops: Op[] = []
     const doomed: { cid: Cid; size: number }[] = []
     const lost = new Map<Digest, { bytes: number; offsets: number[] }>()
-    for (const [cid, segments] of Map.groupBy(leaving, (segment) => segment.cid)) {
+    const byBlock = [...Map.groupBy(leaving, (segment) => segment.cid)]
+    const refsLeft = await Promise.all(
+      byBlock.map(([cid, { length }]) =>
+        index.keys({ from: refsOf(cid), to: afterAll(refsOf(cid)), limit: length + 1 }),
+      ),
+    )
+    for (const [i, [cid, segments]] of byBlock.entries()) {
       const going = new Set<string>()
       for (const { digest, offset, length } of segments) {
         const ref = refKey(cid, digest, offset)
@@ -77,8 +83,7 @@ export function createRemoval(state: StoreState): Removal {
         of.offsets.push(offset)
         lost.set(digest, of)
       }
-      const refs = await index.keys({ from: refsOf(cid), to: afterAll(refsOf(cid)), limit: going.size + 1 })
-      if (!refs.every((ref) => going.has(ref))) continue
+      if (!refsLeft[i]?.every((ref) => going.has(ref))) continue
       const value = await index.get(blockKey(cid))
       if (value !== undefined) doomed.push({ cid, size: decodeBlock(value).size })
       ops.push({ type: 'del', key: blockKey(cid) })

@@ -17,8 +17,8 @@ import {
 } from './keys.ts'
 import type { Cid } from './types.ts'
 
-/** Entries looked at per trip to the index. */
-const PAGE = 1000
+/** Entries in memory at once. */
+const PAGE = 2000
 
 export interface Swept {
   bytes: number
@@ -37,6 +37,8 @@ interface Tools {
   blobs: BlobTable
   log: Log
   now: () => number
+  /** The index was repaired: its batches may be there in part only. Otherwise segments and blocks agree, as one batch writes both. */
+  repaired: boolean
   signal?: AbortSignal | undefined
 }
 
@@ -46,6 +48,7 @@ interface Tools {
  */
 export async function sweep(tools: Tools): Promise<Swept> {
   const swept: Swept = { bytes: 0, blocks: 0, strays: 0, lost: 0, danglingSegments: 0 }
+  if (tools.repaired) await dropDanglingRefs(tools)
   const onDisk = new Set(await tools.files.shards())
   for (const shard of new Set([...onDisk, ...(await indexedShards(tools.index))])) {
     throwIfAborted(tools.signal)
@@ -121,16 +124,38 @@ async function sweepShard(
   }
 }
 
+/** References of segments that a repaired index has lost: their blocks would never go. */
+async function dropDanglingRefs({ index, signal }: Tools): Promise<void> {
+  let refs: { key: string; segment: string }[] = []
+  const take = async (): Promise<void> => {
+    throwIfAborted(signal)
+    const here = await index.hasMany(refs.map(({ segment }) => segment))
+    const dangling = refs.filter((_, i) => !here[i])
+    refs = []
+    await index.write(dangling.map(({ key }) => ({ type: 'del', key })))
+  }
+  for await (const [key] of pages(index, BLOCKS)) {
+    const [, , , ...ref] = key.split('/')
+    if (ref.length === 0) continue
+    const { digest, offset } = parsePlace(ref.join('/'))
+    refs.push({ key, segment: segmentKey(digest, offset) })
+    if (refs.length === PAGE) await take()
+  }
+  await take()
+}
+
 /** Recounts what is here of every blob, and drops segments whose block is not indexed (a repaired index may have them). */
-async function sweepSegments({ index, blobs, now, signal }: Tools, swept: Swept): Promise<void> {
+async function sweepSegments({ index, blobs, now, repaired, signal }: Tools, swept: Swept): Promise<void> {
   for (const entry of blobs.all()) entry.bytesHere = 0
   let page: { digest: Digest; offset: number; cid: Cid; length: number }[] = []
   const take = async (): Promise<void> => {
     throwIfAborted(signal)
-    const here = await index.hasMany(page.map(({ cid }) => blockKey(cid)))
+    const here = repaired
+      ? await index.hasMany(page.map(({ digest, offset, cid }) => refKey(cid, digest, offset)))
+      : undefined
     const ops: Op[] = []
     for (const [i, { digest, offset, length }] of page.entries()) {
-      if (!here[i]) {
+      if (here?.[i] === false) {
         swept.danglingSegments++
         ops.push({ type: 'del', key: segmentKey(digest, offset) })
         continue

@@ -11,7 +11,7 @@ const CHILD = new URL('./crash-child.ts', import.meta.url)
 
 test('killed at any moment of its work, the store comes back with all that it acknowledged', async (t) => {
   const dir = await scratch(t)
-  for (let round = 0; round < 8; round++) {
+  for (let round = 0; round < 6; round++) {
     const child = fork(CHILD, [dir, String(round)], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
     /** What the child had been told is stored, by its digest and offset. */
     const acknowledged = new Map<string, string>()

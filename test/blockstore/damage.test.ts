@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { open, rename, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises'
+import { open, readdir, rename, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import type { Digest } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
@@ -135,20 +135,32 @@ test('a start after a crash removes what nobody names and recounts what is here'
   for (const { cid } of await store.segments(A)) await store.read(cid)
 })
 
-test('an index that LevelDB finds damaged is repaired, and what it lost is forgotten cleanly', async (t) => {
-  const dir = await scratch(t)
-  let store = await storeIn(t, dir)
-  await putBlob(store, A, 50)
-  await store.close()
-  await writeFile(`${dir}/index/CURRENT`, 'MANIFEST-999999\n')
-  store = await storeIn(t, dir)
-  const segments = await store.segments(A)
-  for (const { cid } of segments) await store.read(cid)
-  assert.equal(store.usage().blocks, segments.length)
-  assert.equal((await filesIn(dir)).length, segments.length)
-  await store.putSegment(B, { offset: 0 }, bytesOf(1))
-  assert.deepEqual(await store.read((await store.segments(B))[0]?.cid ?? ''), bytesOf(1))
-})
+for (const damage of ['its manifest is lost', 'a table is cut short'] as const) {
+  test(`an index is repaired when ${damage}, and what it lost is forgotten cleanly`, async (t) => {
+    const dir = await scratch(t)
+    let store = await storeIn(t, dir)
+    await putBlob(store, A, 300)
+    // Twice, so that the entries are in a table and not in the log only.
+    await store.close()
+    store = await storeIn(t, dir)
+    await store.close()
+    if (damage === 'its manifest is lost') await writeFile(`${dir}/index/CURRENT`, 'MANIFEST-999999\n')
+    else {
+      const tables = (await readdir(`${dir}/index`)).filter((name) => /\.(ldb|sst)$/.test(name))
+      assert.ok(tables.length > 0)
+      for (const name of tables) await truncate(`${dir}/index/${name}`, 2000)
+    }
+    store = await storeIn(t, dir)
+    const segments = await store.segments(A)
+    for (const { cid } of segments) await store.read(cid)
+    if (damage === 'its manifest is lost') assert.equal(segments.length, 300)
+    assert.equal(store.usage().blocks, segments.length)
+    assert.equal((await store.blob(A))?.complete ?? false, segments.length === 300)
+    assert.equal((await filesIn(dir)).length, segments.length)
+    await store.putSegment(B, { offset: 0 }, bytesOf(1))
+    assert.deepEqual(await store.read((await store.segments(B))[0]?.cid ?? ''), bytesOf(1))
+  })
+}
 
 test('an index made unreadable on purpose is an error that names the directory', async (t) => {
   const dir = await scratch(t)
