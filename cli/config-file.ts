@@ -31,7 +31,8 @@ async function text(file: string): Promise<string> {
 
 function unknown(file: string, key: string, known: Iterable<string>): ShoalError {
   const near = nearest(key, known)
-  const hint = near && near.distance <= Math.max(2, key.length / 2) ? `; did you mean "${near.name}"?` : ''
+  const close = near && (near.distance <= Math.max(2, key.length / 2) || near.name.includes(key))
+  const hint = close ? `; did you mean "${near.name}"?` : ''
   return bad(file, `unknown key "${key}"${hint}`)
 }
 

@@ -21,6 +21,9 @@ export function humanLine(record: string): string {
 export async function createLog(level: string): Promise<Log> {
   const { pino } = await import('pino')
   const options = { level, base: null }
-  if (!process.stderr.isTTY) return pino(options, pino.destination({ dest: 2, sync: true }))
-  return pino(options, { write: (record: string) => void process.stderr.write(humanLine(record)) })
+  // Typed here: pino's own type has every member, `then` too, which no promise may resolve with.
+  const log: Log = process.stderr.isTTY
+    ? pino(options, { write: (record: string) => void process.stderr.write(humanLine(record)) })
+    : pino(options, pino.destination({ dest: 2, sync: true }))
+  return log
 }

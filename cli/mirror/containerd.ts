@@ -124,6 +124,7 @@ export function configEdit(version: number): FileEdit {
       return `${text}${gap}${head}${section.header} ${MARK}${eol}  ${setting} ${MARK}${eol}`
     },
     remove: (now) => {
+      if (!now.includes(MARK)) return now
       const lines = readToml(now, CONFIG)
       const ours = new Set(lines.filter(({ text }) => text.trimEnd().endsWith(MARK)))
       const stays = (line: TomlLine): boolean => {
@@ -144,7 +145,7 @@ export function configEdit(version: number): FileEdit {
           return at < 0 ? text : `${/^\s*/.exec(text)?.[0] ?? ''}${text.slice(at + REPLACED.length)}`
         })
         .join('\n')
-      return left.trim() === '' ? undefined : left
+      return left !== now && left.trim() === '' ? undefined : left
     },
   }
 }
@@ -179,6 +180,7 @@ export function hostsEdit(path: string, url: string): FileEdit {
       return out.join('\n')
     },
     remove: (now) => {
+      if (!now.includes(MARK)) return now
       // The table is Shoal's as a whole, with what somebody may have put into it: left over, it would fall to another.
       const left: string[] = []
       let mine = false
@@ -191,7 +193,7 @@ export function hostsEdit(path: string, url: string): FileEdit {
         if (!mine || line.kind === 'other') left.push(line.text)
       }
       const text = left.join('\n')
-      return text.trim() === '' ? undefined : text
+      return text !== now && text.trim() === '' ? undefined : text
     },
   }
 }

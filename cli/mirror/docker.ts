@@ -23,3 +23,12 @@ export function daemonEdit(url: string, insecure: string | undefined): FileEdit 
     },
   }
 }
+
+/**
+ * True when a docker that had mirrors goes on with them after a reload: 20.10 and later only take lists over that are
+ * there, an absent key changes nothing.
+ */
+export function keepsMirrors(text: string | undefined): boolean {
+  if (text === undefined || text.trim() === '') return true
+  return !readMembers(text, CONFIG).members.some(({ key }) => key === 'registry-mirrors')
+}

@@ -1,5 +1,7 @@
 import { ShoalError } from '../../base/index.ts'
 import { install, readJournal, takeOutAll, uninstall } from './apply.ts'
+import { CONFIG, keepsMirrors } from './docker.ts'
+import { readBelow } from './journal.ts'
 import { planContainerd, planDocker, planPodman, reverseEdits } from './plans.ts'
 import type { MirrorOptions, MirrorPlan, MirrorResult } from './types.ts'
 
@@ -39,13 +41,19 @@ export async function uninstallMirror(
 ): Promise<MirrorResult> {
   const journal = await readJournal(root, runtime)
   const paths = journal?.files.map(({ path }) => path)
-  const edits = reverseEdits(paths, journal?.options ?? fallback)[runtime]()
+  const edits = await reverseEdits(runtime, root, journal?.options ?? fallback, paths)
   const changes = journal ? await uninstall(root, journal, edits) : await takeOutAll(root, edits)
   const notes = changes.flatMap(({ file, action }) => {
     if (action === 'removed') return [`${file} was edited since: only Shoal's part was taken out`]
     if (action === 'gone') return [`${file} is gone already`]
     return []
   })
+  const changed = changes.some(({ action }) => action === 'restored' || action === 'removed')
+  if (runtime === 'docker' && changed && keepsMirrors((await readBelow(root, CONFIG))?.toString())) {
+    notes.push(
+      'a running docker forgets its last mirror at a restart only, not at a reload; until then it falls back to docker.io when Shoal does not answer',
+    )
+  }
   if (changes.length === 0) notes.push(`Shoal is not in the configuration of ${runtime}`)
   return { runtime, changes, notes }
 }

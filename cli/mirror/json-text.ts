@@ -73,7 +73,10 @@ function habit(
   const eol = text.includes('\r\n') ? '\r\n' : '\n'
   const first = members[0]
   const before = first ? text.slice(open + 1, first.start) : ''
-  if (first && !before.includes('\n')) return { eol: '', indent: before === '' ? '' : ' ' }
+  if (first && !before.includes('\n')) {
+    // All on one line: whoever puts a space behind colons puts one behind commas.
+    return { eol: '', indent: /:\s/.test(text.slice(first.start, first.valueStart)) ? ' ' : '' }
+  }
   return { eol, indent: /[^\n]*$/.exec(before)?.[0] || '  ' }
 }
 

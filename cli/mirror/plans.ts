@@ -29,6 +29,8 @@ async function subdirectories(path: string): Promise<string[]> {
 export async function planContainerd(root: string, { registry, hosts }: MirrorOptions): Promise<MirrorPlan> {
   const config = (await readBelow(root, containerd.CONFIG))?.toString()
   const directory = containerd.certsDirectory(config) ?? containerd.CERTS
+  // A configuration that says something says its version, too.
+  const blank = !/^\s*[^#\s]/m.test(config ?? '')
   const names = hosts.length > 0 ? hosts : ['_default']
   const notes: string[] = []
   if (hosts.length === 0) {
@@ -41,7 +43,7 @@ export async function planContainerd(root: string, { registry, hosts }: MirrorOp
   }
   return {
     edits: [
-      containerd.configEdit(await containerdFormat()),
+      containerd.configEdit(blank ? await containerdFormat() : 2),
       ...names.map((name) => containerd.hostsEdit(`${directory}/${name}/hosts.toml`, `http://${registry}`)),
     ],
     notes,
@@ -112,18 +114,35 @@ export async function planPodman(root: string, { registry, hosts }: MirrorOption
   return { edits: [podman.dropInEdit(names, registry, known)], notes }
 }
 
-/** The edits that take Shoal out again, for the files that an install touched. Nothing here can refuse. */
-export function reverseEdits(paths: string[] | undefined, { registry, hosts }: MirrorOptions) {
-  const names = hosts.length > 0 ? hosts : ['_default']
-  return {
-    containerd: (): FileEdit[] =>
-      (paths ?? [containerd.CONFIG, ...names.map((name) => `${containerd.CERTS}/${name}/hosts.toml`)]).map(
-        (path) =>
-          path === containerd.CONFIG
-            ? containerd.configEdit(2)
-            : containerd.hostsEdit(path, `http://${registry}`),
-      ),
-    docker: (): FileEdit[] => [dockerEdit(registry)],
-    podman: (): FileEdit[] => [podman.dropInEdit([], registry, [])],
+/**
+ * The edits that take Shoal out again: for the files that an install touched, or, without a journal, for where it would
+ * have put them. Nothing here refuses: what hinders an install must not hinder its undoing.
+ */
+export async function reverseEdits(
+  runtime: 'containerd' | 'docker' | 'podman',
+  root: string,
+  { registry, hosts }: MirrorOptions,
+  touched: string[] | undefined,
+): Promise<FileEdit[]> {
+  if (runtime === 'docker') return [dockerEdit(registry)]
+  if (runtime === 'podman') return [podman.dropInEdit([], registry, [])]
+  const paths = touched ?? [containerd.CONFIG, ...(await hostsFiles(root, hosts))]
+  return paths.map((path) =>
+    path === containerd.CONFIG ? containerd.configEdit(2) : containerd.hostsEdit(path, `http://${registry}`),
+  )
+}
+
+async function hostsFiles(root: string, hosts: string[]): Promise<string[]> {
+  const config = (await readBelow(root, containerd.CONFIG))?.toString()
+  const directory = certsOrDefault(config)
+  const names = hosts.length > 0 ? hosts : await subdirectories(join(root, directory))
+  return names.map((name) => `${directory}/${name}/hosts.toml`)
+}
+
+function certsOrDefault(config: string | undefined): string {
+  try {
+    return containerd.certsDirectory(config) ?? containerd.CERTS
+  } catch {
+    return containerd.CERTS
   }
 }

@@ -96,9 +96,10 @@ export function dropInEdit(hosts: string[], registry: string, known: Entry[]): F
       return `${lines.join('\n')}\n${before === undefined ? '' : `\n${before}`}`
     },
     remove: (now) => {
+      if (!now.includes(MARK)) return now
       const left = groups(now).flatMap(bare)
-      if (left.every(isEmpty)) return undefined
-      return left.map(({ text }) => text).join('\n')
+      const text = left.map((line) => line.text).join('\n')
+      return text !== now && left.every(isEmpty) ? undefined : text
     },
   }
 }
