@@ -1,14 +1,12 @@
-import { yamux } from '@chainsafe/libp2p-yamux'
 import type { Libp2p, PrivateKey } from '@libp2p/interface'
 import { tcp } from '@libp2p/tcp'
 import { createLibp2p } from 'libp2p'
 import { bindingEncrypter } from './bind.ts'
 import { type EncrypterName, loadEncrypter } from './encrypter.ts'
 import { knockingTransport } from './knock.ts'
+import { createMuxer } from './muxer.ts'
 import { proof } from './proof.ts'
 import { quietLogger } from './quiet.ts'
-
-const MIB = 1024 * 1024
 
 export interface NodeOptions {
   /** Ed25519; the peer ID follows from it. */
@@ -63,17 +61,7 @@ export async function createNode(options: NodeOptions): Promise<Libp2p> {
     addresses: { listen },
     transports: [knockingTransport({ inner: transport, clusterKey, maxPending })],
     connectionEncrypters: [bindingEncrypter({ inner: encrypt, clusterKey, ...(track && { track }) })],
-    streamMuxers: [
-      yamux({
-        enableKeepAlive: false,
-        maxInboundStreams: 4096,
-        maxOutboundStreams: 4096,
-        // Streams opened right after dialling, before the other end has its listeners in place.
-        maxEarlyStreams: 1024,
-        // A window beyond the read buffer makes correct pausing reset the stream.
-        streamOptions: { maxStreamWindowSize: 4 * MIB, maxReadBufferLength: 4 * MIB },
-      }),
-    ],
+    streamMuxers: [createMuxer()],
     peerDiscovery: options.mdns === true ? [await loadMdns(clusterKey)] : [],
     // It aborts busy connections on one late ping.
     connectionMonitor: { enabled: false },

@@ -81,6 +81,7 @@ async function sender(encrypter: EncrypterName) {
 }
 
 const [role, name] = process.argv.slice(2)
+const ENCRYPTERS = name === undefined ? ['tls', 'noise'] : [name]
 if (role === 'receiver') await receiver(name === 'noise' ? 'noise' : 'tls')
 else if (role === 'sender') {
   process.send?.(await sender(name === 'noise' ? 'noise' : 'tls'))
@@ -88,7 +89,7 @@ else if (role === 'sender') {
 } else {
   const rows = []
   for (let round = 0; round < Number(role ?? 3); round++) {
-    for (const encrypter of ['tls', 'noise']) {
+    for (const encrypter of ENCRYPTERS) {
       const child = fork(import.meta.filename, ['sender', encrypter])
       rows.push(((await once(child, 'message')) as [object])[0])
       await once(child, 'exit')

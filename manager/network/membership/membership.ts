@@ -4,7 +4,7 @@ import type { BootstrapSource } from '../bootstrap.ts'
 import type { Links } from '../links.ts'
 import { createHealer } from './healer.ts'
 import { farNeighbours, nearNeighbours } from './neighbours.ts'
-import { createProber, FAR, NEAR } from './prober.ts'
+import { createProber, FAR, nearPace } from './prober.ts'
 import { createRoster } from './roster.ts'
 import { createTalk } from './talk.ts'
 import { realTimers, type Timers, within } from './timers.ts'
@@ -68,6 +68,7 @@ export function createMembership(options: MembershipOptions): MembershipControl 
   let near: Member[] = []
   let far: Member[] = []
   let neighboursOf = -1
+  let pace = nearPace(0)
   let alone = false
 
   const roster = createRoster({
@@ -79,7 +80,7 @@ export function createMembership(options: MembershipOptions): MembershipControl 
   const view = createView({ roster, log })
   const healer = createHealer({ random, clock: now, log })
   const prober = createProber({
-    paceOf: (id) => (roster.get(id)?.site === roster.self.site ? NEAR : FAR),
+    paceOf: (id) => (roster.get(id)?.site === roster.self.site ? pace : FAR),
     heardAt: (id) => links.heardAt(id),
     ping: (id) =>
       talk.ping(id).then(
@@ -101,6 +102,7 @@ export function createMembership(options: MembershipOptions): MembershipControl 
     const siteMates = live.filter((member) => member.site === site)
     const others = live.filter((member) => member.site !== site)
     near = nearNeighbours(id, siteMates)
+    pace = nearPace(near.length)
     far = farNeighbours(id, others)
   }
 

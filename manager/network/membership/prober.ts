@@ -12,13 +12,31 @@ export interface Pace {
   suspicionMs: number
   /** It is pinged at least so often whatever else is heard of it, as pings carry news. */
   newsMs: number
+  /** After another's probe went unanswered, it is pinged when silent for so long: it may be this node that is cut off. */
+  hurryMs: number
 }
 
 /**
- * In one LAN: dead in at most silence + direct + indirect + suspicion = 2.2 s after the last sign of life, and some
- * timer slack, while a member that merely hangs for a second has 0.6 s left to answer.
+ * In one LAN. Who is cut off or killed is dead to all within 3 s of its last sign of life: silence, direct, indirect and
+ * suspicion add up to 2.2 s beside the timers' slack. A member that merely hangs for a second has 0.6 s left to answer.
  */
-export const NEAR: Pace = { silenceMs: 600, directMs: 350, indirectMs: 350, suspicionMs: 900, newsMs: 3000 }
+const NEAR: Pace = {
+  silenceMs: 600,
+  directMs: 350,
+  indirectMs: 350,
+  suspicionMs: 900,
+  newsMs: 5000,
+  hurryMs: 250,
+}
+
+/**
+ * The more watch a member, the more seldom each of them needs to: what counts is when the first of them notices, as the
+ * others believe it. Keeps the cost of idling nearly the same in sites of all sizes.
+ */
+export function nearPace(neighbours: number): Pace {
+  return { ...NEAR, silenceMs: Math.min(NEAR.silenceMs + 200 * Math.max(0, neighbours - 1), 1500) }
+}
+
 /** Between sites: links are thin, and nothing urgent depends on it. */
 export const FAR: Pace = {
   silenceMs: 10_000,
@@ -26,12 +44,15 @@ export const FAR: Pace = {
   indirectMs: 3000,
   suspicionMs: 8000,
   newsMs: Number.POSITIVE_INFINITY,
+  hurryMs: Number.POSITIVE_INFINITY,
 }
 
+/** Share of the silence, at most: neighbours watch each other, and unequal patience lets one ping serve both. */
+const JITTER = 0.15
+/** New neighbours get their first pings spread over this time. */
+const HEAD_START_MS = 600
 /** While suspect, a member is pinged this often, so that it hears of it. */
 const AGAIN_MS = 300
-/** After a probe went unanswered, everybody silent for so long is probed: it may be this node that is cut off. */
-const HURRY_MS = 250
 /** The least time left for answers that wait unread after this process itself was held up. */
 const GRACE_MS = 150
 
@@ -101,8 +122,7 @@ export function createProber(options: {
     const watch = watches.get(id)
     if (watch !== undefined) {
       watch.pingedAt = now
-      // Neighbours watch each other: unequal patience lets one ping serve both.
-      watch.jitter = random() * 150
+      watch.jitter = random() * JITTER * paceOf(id).silenceMs
     }
     ping(id).then((outcome) => {
       if (outcome === 'answered') end(id, probe)
@@ -143,11 +163,15 @@ export function createProber(options: {
     if (heardAt(id) <= probe.startedAt) onSilent(id)
   }
 
+  /** Nobody was heard for as long as a probe takes: those who are silent themselves cannot reach others for this node. */
+  const cutOff = (now: number, { directMs, indirectMs }: Pace): boolean =>
+    watches.size > 1 && [...watches.keys()].every((id) => now - heardAt(id) >= directMs + indirectMs)
+
   const judgeProbes = (now: number): void => {
     for (const [id, probe] of probes) {
       if (heardAt(id) > probe.startedAt) probes.delete(id)
       else if (now >= probe.deadline) {
-        if (probe.phase === 'indirect') fail(id, probe)
+        if (probe.phase === 'indirect' || cutOff(now, paceOf(id))) fail(id, probe)
         else {
           hurry = true
           turnToOthers(id, probe)
@@ -173,7 +197,11 @@ export function createProber(options: {
   const watch = (id: PeerId, now: number, hurried: boolean): void => {
     let entry = watches.get(id)
     if (entry === undefined) {
-      entry = { since: now, pingedAt: now, jitter: random() * 150 }
+      entry = {
+        since: now - random() * HEAD_START_MS,
+        pingedAt: now,
+        jitter: random() * JITTER * paceOf(id).silenceMs,
+      }
       watches.set(id, entry)
     }
     if (probes.has(id)) return
@@ -183,7 +211,7 @@ export function createProber(options: {
     const due =
       silence >= pace.silenceMs + entry.jitter ||
       unpinged >= pace.newsMs ||
-      (hurried && silence >= HURRY_MS && pace === NEAR) ||
+      (hurried && silence >= pace.hurryMs) ||
       (suspicions.has(id) && unpinged >= AGAIN_MS)
     if (due) start(id, now)
   }

@@ -3,7 +3,6 @@ import type { Member, PeerId, Rpc } from '../../types.ts'
 import type { Links } from '../links.ts'
 import type { Reply } from './messages.ts'
 import { decodeReply, decodeRequest, encodeReply, encodeRequest, METHOD, type Request } from './messages.ts'
-import { NEAR } from './prober.ts'
 import type { Roster } from './roster.ts'
 import { type Timers, within } from './timers.ts'
 
@@ -12,6 +11,8 @@ const NEWS = 6
 const PROXIES = 3
 /** A late answer is still a sign of life. */
 const PING_MS = 3000
+/** Heard so lately, a member needs no ping to be called reachable. */
+const FRESH_MS = 300
 const SYNC_MS = 5000
 const GOODBYE_MS = 500
 /** Tables that differ are exchanged at most so often. */
@@ -138,7 +139,7 @@ export function createTalk(options: {
   }
 
   const reach = async (id: PeerId): Promise<boolean> => {
-    if (links.connected(id) && now() - links.heardAt(id) < NEAR.directMs) return true
+    if (links.connected(id) && now() - links.heardAt(id) < FRESH_MS) return true
     return await ping(id).then(
       () => true,
       () => false,
