@@ -1,12 +1,23 @@
-import { countBits } from './bits.ts'
+import { countBits, hasBit } from './bits.ts'
 import type { PeerId, ReleaseReason } from './types.ts'
+
+export interface Refused {
+  reason: ReleaseReason
+  detail?: string
+  at: number
+  until: number
+  times: number
+}
 
 /** What the coordinator knows of a node that asked for, or told of, the blob. */
 export interface Holder {
   readonly peer: PeerId
   have: Uint8Array
-  /** Set bits of `have`. */
+  /** Set bits of `have`, and when they last became more. */
   count: number
+  grownAt: number
+  /** Bits that it claims, but that nobody could get of it; not counted before the time is past. */
+  doubted: { bits: Uint8Array; until: number } | undefined
   pulling: boolean
   /** Bytes a second from upstream as the node measured it, 0 if it does not know, undefined if it cannot seed. */
   seedRate: number | undefined
@@ -16,7 +27,7 @@ export interface Holder {
   heardAt: number
   retryMs: number
   /** What upstream last answered it, until when it is not asked to try again, and how often in a row that was. */
-  refused: { reason: ReleaseReason; detail?: string; until: number; times: number } | undefined
+  refused: Refused | undefined
   /** It let a lease lapse; until then others come first. */
   lapsedUntil: number
   lapses: number
@@ -29,45 +40,66 @@ export interface Holders {
   get(peer: PeerId): Holder | undefined
   /** The peer's entry, made if there is none. */
   of(peer: PeerId, now: number): Holder
-  /** Replaces what the peer has; `gained` and `lost` hear of blocks that got their first or lost their last holder. */
-  setHave(holder: Holder, have: Uint8Array): void
+  /** Replaces what the peer has. */
+  setHave(holder: Holder, have: Uint8Array, now: number): void
+  /** All that the block's holders claim now is not believed for a while, if they are few; but what the asker has is. */
+  doubt(index: number, asker: Holder, until: number): void
   delete(peer: PeerId): void
   /** How many peers hold the block. */
   held(index: number): number
+  /** When the block got its first holder. */
+  heldSince(index: number): number
   /** Blocks below `end` that somebody holds. */
   heldBelow(end: number): number
   readonly list: readonly Holder[]
 }
 
+/** So many holders of a block cannot all be wrong. */
+const FEW = 2
+
+/** `gained` hears of every block that a node got, `lost` of those whose last holder went. */
 export function createHolders(events: {
-  gained: (index: number, by: Holder) => void
+  gained: (index: number, by: Holder, first: boolean) => void
   lost: (index: number) => void
 }): Holders {
   const byPeer = new Map<PeerId, Holder>()
   const list: Holder[] = []
-  let counts = new Uint32Array(64)
+  let counts = new Uint32Array(8)
+  let since = new Float64Array(8)
   let distinct = 0
   let highest = -1
 
-  function change(index: number, step: 1 | -1, by: Holder): void {
+  function change(index: number, step: 1 | -1, by: Holder, at: number): void {
     if (index >= counts.length) {
-      const larger = new Uint32Array(Math.max(index + 1, counts.length * 2))
-      larger.set(counts)
-      counts = larger
+      const length = Math.max(index + 1, counts.length * 2)
+      const old = { counts, since }
+      counts = new Uint32Array(length)
+      since = new Float64Array(length)
+      counts.set(old.counts)
+      since.set(old.since)
     }
     if (index > highest) highest = index
     const now = counts[index]! + step
     counts[index] = now
-    if (step === 1 && now === 1) {
-      distinct++
-      events.gained(index, by)
-    } else if (step === -1 && now === 0) {
+    if (step === 1) {
+      if (now === 1) {
+        distinct++
+        since[index] = at
+      }
+      events.gained(index, by, now === 1)
+    } else if (now === 0) {
       distinct--
       events.lost(index)
     }
   }
 
-  function setHave(holder: Holder, have: Uint8Array): void {
+  function setHave(holder: Holder, claimed: Uint8Array, now: number): void {
+    let have = claimed
+    if (holder.doubted !== undefined) {
+      const { bits, until } = holder.doubted
+      if (until <= now) holder.doubted = undefined
+      else have = claimed.map((byte, at) => byte & ~(bits[at] ?? 0))
+    }
     const old = holder.have
     holder.have = have
     const length = Math.max(old.length, have.length)
@@ -77,10 +109,12 @@ export function createHolders(events: {
       if (before === after) continue
       for (let bit = 0; bit < 8; bit++) {
         const changed = (after >> bit) & 1
-        if (changed !== ((before >> bit) & 1)) change(i * 8 + bit, changed === 1 ? 1 : -1, holder)
+        if (changed !== ((before >> bit) & 1)) change(i * 8 + bit, changed === 1 ? 1 : -1, holder, now)
       }
     }
-    holder.count = countBits(have)
+    const count = countBits(have)
+    if (count > holder.count) holder.grownAt = now
+    holder.count = count
   }
 
   return {
@@ -93,6 +127,8 @@ export function createHolders(events: {
           peer,
           have: new Uint8Array(0),
           count: 0,
+          grownAt: now,
+          doubted: undefined,
           pulling: false,
           seedRate: undefined,
           seenRate: 0,
@@ -110,15 +146,26 @@ export function createHolders(events: {
       return holder
     },
     setHave,
+    doubt(index, asker, until) {
+      const holding = list.filter((holder) => hasBit(holder.have, index))
+      if (holding.length > FEW) return
+      for (const holder of holding) {
+        if (holder === asker) continue
+        const bits = holder.have.slice()
+        holder.doubted = { bits, until }
+        setHave(holder, bits, Number.NEGATIVE_INFINITY)
+      }
+    },
     delete(peer) {
       const holder = byPeer.get(peer)
       if (holder === undefined) return
-      setHave(holder, new Uint8Array(0))
+      setHave(holder, new Uint8Array(0), 0)
       for (const other of holder.neighbours) other.neighbours.delete(holder)
       byPeer.delete(peer)
       list.splice(list.indexOf(holder), 1)
     },
     held: (index) => counts[index] ?? 0,
+    heldSince: (index) => since[index] ?? 0,
     heldBelow(end) {
       if (end > highest) return distinct
       let held = 0

@@ -1,5 +1,7 @@
+import { hasBit } from './bits.ts'
 import type { Holder, Holders } from './holders.ts'
 import type { LedgerLimits } from './limits.ts'
+import { leaseBlocks, lesseeLimit, rateOf } from './sizing.ts'
 import type { Lease } from './types.ts'
 
 interface Grant {
@@ -8,16 +10,18 @@ interface Grant {
   readonly start: number
   /** Blocks; Infinity: to the end, whatever others hold. */
   readonly count: number
-  /** Blocks of the range that nobody has; not kept for an endless one. */
+  /** Others have the blocks, but the lessee gets nothing of them. */
+  readonly again: boolean
+  /** Blocks of the range that nobody has; where `again`, that the lessee has not. */
   left: number
-  readonly grantedAt: number
   delivered: number
+  readonly grantedAt: number
 }
 
 /** Who may fetch which blocks of one blob from upstream. */
 export interface Leases {
-  /** A block got its first holder: progress of the lease that covers it. `lost`: its last holder went. */
-  gained(index: number, by: Holder, now: number): void
+  /** A node got a block, the first one of all where `first`. `lost`: a block's last holder went. */
+  gained(index: number, by: Holder, first: boolean, now: number): void
   lost(index: number): void
   /** Frees the leases whose holders show no progress. */
   expire(now: number): void
@@ -25,12 +29,14 @@ export interface Leases {
   grant(holder: Holder, now: number): void
   /** Frees a lease of the holder; `done`: it claims to have delivered all. */
   release(id: string, holder: Holder, done: boolean, now: number): void
-  releaseAll(holder?: Holder): void
+  releaseAll(holder: Holder): void
   of(holder: Holder): Lease[]
   holds(holder: Holder): boolean
   /** Upstream ignores ranges: from now on one endless lease at a time. */
   wholeOnly(): void
   readonly live: number
+  /** Blocks that came under the live leases. */
+  readonly delivered: number
 }
 
 /** What the leases ask of the ledger around them. */
@@ -38,13 +44,18 @@ export interface Surroundings {
   /** Blocks of the blob, undefined while its size is unknown. */
   blocks(): number | undefined
   /** Nodes that could take a lease now, those that let one lapse included. */
-  seeders(now: number): Holder[]
+  seeders(): Holder[]
+  /** True while somebody not heard of yet is likely to have the block. */
+  rumoured(index: number): boolean
 }
 
 /** Leases that one node holds at a time: the second one keeps its upstream busy while it asks for the next. */
 const LEASES_EACH = 2
 const LAPSE_MS = 5000
 const MAX_LAPSE_MS = 60_000
+/** A lease that would take longer than this goes to a node so much faster, when there is nothing else left to lease. */
+const CRAWL_MS = 10_000
+const FASTER = 4
 
 export function createLeases(
   limits: LedgerLimits,
@@ -56,7 +67,7 @@ export function createLeases(
   const grants: Grant[] = []
   /** When each lessee last showed progress, and the longest it lately took for it. */
   const moved = new Map<Holder, { at: number; slowest: number }>()
-  /** Last lease's blocks of each node, from which the next grows. */
+  /** The largest lease of each node so far, in blocks. */
   const sizes = new WeakMap<Holder, number>()
   let serial = 0
   let whole = false
@@ -67,10 +78,6 @@ export function createLeases(
 
   function covering(index: number): Grant | undefined {
     return grants.find((grant) => index >= grant.start && index < grant.start + grant.count)
-  }
-
-  function rateOf(holder: Holder): number {
-    return holder.seedRate || holder.seenRate
   }
 
   function allowance(holder: Holder): number {
@@ -85,8 +92,13 @@ export function createLeases(
   }
 
   function remove(grant: Grant): void {
-    grants.splice(grants.indexOf(grant), 1)
+    const at = grants.indexOf(grant)
+    if (at >= 0) grants.splice(at, 1)
     if (!grants.some((other) => other.holder === grant.holder)) moved.delete(grant.holder)
+  }
+
+  function removeAll(holder: Holder): void {
+    for (const grant of grants.filter((each) => each.holder === holder)) remove(grant)
   }
 
   function lapse(holder: Holder, now: number): void {
@@ -94,55 +106,8 @@ export function createLeases(
     holder.lapsedUntil = now + Math.min(MAX_LAPSE_MS, LAPSE_MS * 2 ** (holder.lapses - 1))
   }
 
-  /** How many nodes may hold leases: enough to add up uplinks, few enough that a block does not take ages. */
-  function lesseeLimit(): number {
-    const lessees = new Set(grants.map((grant) => grant.holder))
-    let rate = 0
-    for (const lessee of lessees) rate += rateOf(lessee)
-    if (rate === 0) return limits.lessees
-    const blocksEachSecond = Math.round(rate / blockSize)
-    return Math.min(limits.maxLessees, Math.max(limits.minLessees, blocksEachSecond))
-  }
-
-  /** The first free run of blocks: neither held nor leased. */
-  function freeRun(end: number): { start: number; length: number } | undefined {
-    while (low < end && holders.held(low) > 0) low++
-    let start = low
-    while (start < end) {
-      const grant = covering(start)
-      if (grant !== undefined) start = grant.start + grant.count
-      else if (holders.held(start) > 0) start++
-      else break
-    }
-    if (start >= end) return undefined
-    let stop = start + 1
-    while (stop < end && stop - start < limits.maxLease / blockSize) {
-      if (holders.held(stop) > 0 || covering(stop) !== undefined) break
-      stop++
-    }
-    return { start, length: stop - start }
-  }
-
-  function wantedBlocks(holder: Holder, now: number, blocks: number | undefined): number {
-    const rate = rateOf(holder)
-    const first = Math.max(1, Math.round(limits.firstLease / blockSize))
-    const last = sizes.get(holder)
-    let wanted = last ?? first
-    if (rate > 0) {
-      const bytes = Math.min(limits.maxLease, Math.max(limits.minLease, (rate * limits.leaseMs) / 1000))
-      wanted = Math.max(1, Math.min(Math.round(bytes / blockSize), (last ?? first) * 4))
-    }
-    if (blocks === undefined) return wanted
-    const others = around.seeders(now).filter((other) => other !== holder)
-    if (others.length === 0) return wanted
-    const missing = blocks - holders.heldBelow(blocks)
-    const leased = grants.reduce((sum, grant) => sum + grant.left, 0)
-    // What the others do in the time in which a slow node brings one block, they had better do themselves.
-    const theirs = others.reduce((sum, other) => sum + rateOf(other), 0)
-    if (rate > 0 && theirs > 0 && blockSize / rate > 0.5 + (1.5 * missing * blockSize) / theirs) return 0
-    const sharers = Math.min(others.length + 1, lesseeLimit())
-    const share = Math.max(1, Math.floor((missing - leased) / (2 * sharers)))
-    return Math.min(wanted, share)
+  function lessees(): number {
+    return lesseeLimit(limits, blockSize, moved.keys())
   }
 
   function mayHaveAnother(holder: Holder, now: number): boolean {
@@ -151,61 +116,122 @@ export function createLeases(
     const current = own[0]
     if (current !== undefined) return current.left <= current.count / 2
     if (holder.lapsedUntil > now) {
-      const fit = around.seeders(now).some((other) => other !== holder && other.lapsedUntil <= now)
+      const fit = around.seeders().some((other) => other !== holder && other.lapsedUntil <= now)
       if (fit) return false
     }
-    return new Set(grants.map((grant) => grant.holder)).size < lesseeLimit()
+    return moved.size < lessees()
   }
 
-  function add(holder: Holder, start: number, count: number, now: number): void {
-    grants.push({
-      id: `${name}-${++serial}`,
-      holder,
-      start,
-      count,
-      left: count,
-      grantedAt: now,
-      delivered: 0,
-    })
+  /** The first run of blocks from `from` that are not leased and that `wanted` holds for. */
+  function firstRun(
+    from: number,
+    end: number,
+    wanted: (index: number) => boolean,
+  ): { start: number; length: number } | undefined {
+    let start = from
+    while (start < end) {
+      if (wanted(start)) {
+        const grant = covering(start)
+        if (grant === undefined) break
+        start = grant.start + grant.count
+      } else start++
+    }
+    if (start >= end) return undefined
+    let stop = start + 1
+    const most = start + limits.maxLease / blockSize
+    while (stop < end && stop < most && wanted(stop) && covering(stop) === undefined) stop++
+    return { start, length: stop - start }
+  }
+
+  function freeRun(end: number): { start: number; length: number } | undefined {
+    while (low < end && holders.held(low) > 0) low++
+    return firstRun(low, end, (index) => holders.held(index) === 0 && !around.rumoured(index))
+  }
+
+  /** Blocks that others have had for long, while the node gets nothing of anybody: they may not have them, or not for it. */
+  function strandedRun(
+    holder: Holder,
+    end: number,
+    now: number,
+  ): { start: number; length: number } | undefined {
+    const since = now - limits.strandedMs
+    if (holder.grownAt > since || moved.has(holder)) return undefined
+    return firstRun(
+      0,
+      end,
+      (index) => !hasBit(holder.have, index) && holders.held(index) > 0 && holders.heldSince(index) <= since,
+    )
+  }
+
+  /** Takes back the lease that would keep everybody waiting, if the node is so much faster. */
+  function takeFromSlow(holder: Holder, now: number): boolean {
+    const rate = rateOf(holder)
+    if (rate === 0) return false
+    for (const grant of grants) {
+      if (grant.holder === holder || grant.again || now - grant.grantedAt < CRAWL_MS / 2) continue
+      const seen = (grant.delivered * blockSize * 1000) / (now - grant.grantedAt)
+      const theirs = grant.delivered > 0 ? seen : rateOf(grant.holder)
+      if (theirs === 0 || rate < FASTER * theirs || (grant.left * blockSize * 1000) / theirs < CRAWL_MS)
+        continue
+      remove(grant)
+      lapse(grant.holder, now)
+      return true
+    }
+    return false
+  }
+
+  function sizeFor(holder: Holder, now: number, blocks: number | undefined): number {
+    const others =
+      blocks === undefined
+        ? []
+        : around.seeders().filter((other) => other !== holder && other.lapsedUntil <= now)
+    const missing = blocks === undefined ? 0 : blocks - holders.heldBelow(blocks)
+    const leased = grants.reduce((sum, grant) => sum + (grant.again ? 0 : grant.left), 0)
+    const last = sizes.get(holder) ?? 0
+    return leaseBlocks(limits, blockSize, { holder, last, others, missing, leased, lessees: lessees() })
+  }
+
+  function add(holder: Holder, start: number, count: number, again: boolean, now: number): void {
+    const id = `${name}-${++serial}`
+    grants.push({ id, holder, start, count, again, left: count, delivered: 0, grantedAt: now })
     if (!moved.has(holder)) moved.set(holder, { at: now, slowest: 0 })
+    if (count !== Number.POSITIVE_INFINITY) sizes.set(holder, Math.max(count, sizes.get(holder) ?? 0))
   }
 
   return {
-    gained(index, by, now) {
+    gained(index, by, first, now) {
+      if (!first && !moved.has(by)) return
       const grant = covering(index)
       if (grant === undefined) return
-      grant.left--
-      grant.delivered++
-      const progress = moved.get(grant.holder)
-      if (progress !== undefined) {
+      if (by === grant.holder) {
+        grant.delivered++
+        by.lapses = 0
+        by.refused = undefined
+        const seconds = (now - grant.grantedAt) / 1000
+        if (seconds > 0) by.seenRate = (grant.delivered * blockSize) / seconds
+        const progress = moved.get(by)!
         const interval = now - progress.at
         progress.slowest = Math.max(interval, progress.slowest * 0.8)
         progress.at = now
         if (interval < limits.ttlMs / 2) patience = Math.max(1, patience / 2)
       }
-      if (by === grant.holder) {
-        by.lapses = 0
-        by.refused = undefined
-        const seconds = (now - grant.grantedAt) / 1000
-        if (seconds > 0) by.seenRate = (grant.delivered * blockSize) / seconds
-      }
+      if (grant.again ? by === grant.holder : first) grant.left--
       if (grant.left <= 0) remove(grant)
     },
 
     lost(index) {
       if (index < low) low = index
       const grant = covering(index)
-      if (grant !== undefined) grant.left++
+      if (grant !== undefined && !grant.again) grant.left++
     },
 
     expire(now) {
-      for (const grant of [...grants]) {
-        const { holder } = grant
+      for (const [holder, progress] of [...moved]) {
         const silent = now - holder.heardAt > Math.max(limits.ttlMs, 3 * holder.retryMs)
-        const stuck = now - (moved.get(holder)?.at ?? now) > allowance(holder)
+        const stuck = now - progress.at > allowance(holder)
         if (!silent && !stuck) continue
         if (!silent) patience = Math.min(patience * 2, limits.maxTtlMs / limits.ttlMs)
-        for (const each of grants.filter((other) => other.holder === holder)) remove(each)
+        removeAll(holder)
         lapse(holder, now)
       }
     },
@@ -214,27 +240,38 @@ export function createLeases(
       if (!mayHaveAnother(holder, now)) return
       const blocks = around.blocks()
       if (whole) {
+        const stranded = blocks !== undefined && strandedRun(holder, blocks, now) !== undefined
         if (grants.length > 0) return
-        if (blocks !== undefined && holders.heldBelow(blocks) >= blocks) return
-        add(holder, 0, Number.POSITIVE_INFINITY, now)
+        if (blocks !== undefined && holders.heldBelow(blocks) >= blocks && !stranded) return
+        add(holder, 0, Number.POSITIVE_INFINITY, stranded, now)
         return
       }
       // Nobody knows where the end is: one node finds out before others go further.
       if (blocks === undefined && grants.some((grant) => grant.holder !== holder)) return
-      const run = freeRun(blocks ?? limits.blocks)
+      const end = blocks ?? limits.blocks
+      let run = freeRun(end)
+      if (run === undefined) {
+        const stranded = strandedRun(holder, end, now)
+        if (stranded !== undefined) {
+          holders.doubt(stranded.start, holder, now + limits.doubtMs)
+          if (holders.held(stranded.start) > 0) {
+            const count = Math.min(stranded.length, Math.max(1, sizeFor(holder, now, undefined)))
+            add(holder, stranded.start, count, true, now)
+            return
+          }
+          run = freeRun(end)
+        } else if (takeFromSlow(holder, now)) run = freeRun(end)
+      }
       if (run === undefined) return
-      const count = Math.min(run.length, wantedBlocks(holder, now, blocks))
-      if (count < 1) return
-      sizes.set(holder, Math.max(count, sizes.get(holder) ?? 0))
-      add(holder, run.start, count, now)
+      const count = Math.min(run.length, sizeFor(holder, now, blocks))
+      if (count > 0) add(holder, run.start, count, false, now)
     },
 
     release(id, holder, done, now) {
       const grant = grants.find((each) => each.id === id && each.holder === holder)
       if (grant === undefined) return
       remove(grant)
-      const blocks = around.blocks() ?? Number.POSITIVE_INFINITY
-      const end = Math.min(grant.start + grant.count, blocks)
+      const end = Math.min(grant.start + grant.count, around.blocks() ?? Number.POSITIVE_INFINITY)
       if (!done || end === Number.POSITIVE_INFINITY) return
       for (let index = grant.start; index < end; index++) {
         if (holders.held(index) > 0) continue
@@ -244,9 +281,7 @@ export function createLeases(
       }
     },
 
-    releaseAll(holder) {
-      for (const grant of [...grants]) if (holder === undefined || grant.holder === holder) remove(grant)
-    },
+    releaseAll: removeAll,
 
     of(holder) {
       return grants
@@ -254,7 +289,7 @@ export function createLeases(
         .map(({ id, start, count }) => ({ id, start, count, ttlMs: allowance(holder) }))
     },
 
-    holds: (holder) => grants.some((grant) => grant.holder === holder),
+    holds: (holder) => moved.has(holder),
 
     wholeOnly() {
       if (whole) return
@@ -264,6 +299,9 @@ export function createLeases(
 
     get live() {
       return grants.length
+    },
+    get delivered() {
+      return grants.reduce((sum, grant) => sum + grant.delivered, 0)
     },
   }
 }

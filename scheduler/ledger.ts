@@ -1,6 +1,6 @@
 import { bitIndexes, clearBit, hasBit } from './bits.ts'
 import { createCutLog } from './cutlog.ts'
-import { createHolders, type Holder } from './holders.ts'
+import { createHolders, type Holder, type Refused } from './holders.ts'
 import { createLeases } from './leases.ts'
 import { DEFAULT_LIMITS, type LedgerLimits } from './limits.ts'
 import { hash32 } from './rendezvous.ts'
@@ -10,6 +10,9 @@ import type { Cut, DispatchAnswer, DispatchRequest, Ledger, PeerId, ReleaseReaso
 /** Which failure says most about why a blob cannot be had. */
 const TELLING: ReleaseReason[] = ['missing', 'denied', 'unreachable']
 const MAX_UNREACHABLE_MS = 60_000
+const LESSEE_RETRY_MS = 100
+const SOON_MS = 50
+const SMALL_SITE = 16
 
 /**
  * The coordinator's book of the blob `digest`, cut at multiples of `blockSize` bytes. `random` gives numbers in [0, 1); the
@@ -27,17 +30,23 @@ export function createLedger(options: {
   const cuts = createCutLog(1 + life * 2 ** 21)
   let clock = 0
   let bornAt: number | undefined
+  /** When a block last got its first holder. */
+  let gainedAt = Number.NEGATIVE_INFINITY
   let size: number | undefined
   let sizeBy: PeerId | undefined
   let mediaType: string | undefined
 
   const holders = createHolders({
-    gained: (index, by) => leases.gained(index, by, clock),
+    gained: (index, by, first) => {
+      if (first) gainedAt = clock
+      leases.gained(index, by, first, clock)
+    },
     lost: (index) => leases.lost(index),
   })
   const leases = createLeases(limits, blockSize, hash32(digest, life).toString(36), holders, {
     blocks,
     seeders,
+    rumoured: (index) => rumours(limits.rumourMs) && cuts.get(index) !== undefined,
   })
 
   function blocks(): number | undefined {
@@ -65,7 +74,7 @@ export function createLedger(options: {
     if (Math.ceil(bytes / blockSize) > limits.blocks) return
     size = bytes
     sizeBy = by
-    for (const holder of holders.list) holders.setHave(holder, within(holder.have))
+    for (const holder of holders.list) holders.setHave(holder, within(holder.have), clock)
   }
 
   /** A copy of the bitfield without the bits that no block can have. */
@@ -105,13 +114,19 @@ export function createLedger(options: {
         reason === 'unreachable'
           ? Math.min(MAX_UNREACHABLE_MS, limits.unreachableMs * 2 ** (times - 1))
           : limits.refusedMs
-      holder.refused = { reason, ...(detail === undefined ? {} : { detail }), until: clock + ms, times }
+      const told = detail === undefined ? { reason } : { reason, detail }
+      holder.refused = { ...told, at: clock, until: clock + ms, times }
     }
+  }
+
+  /** True while a cut that was told of may well mean that somebody has the block who was not heard of yet. */
+  function rumours(ms: number): boolean {
+    return bornAt !== undefined && clock - bornAt < ms
   }
 
   /** True while a new coordinator sees cuts of blocks whose holders have not reported yet. */
   function settling(): boolean {
-    if (bornAt === undefined || clock - bornAt >= limits.settleMs) return false
+    if (!rumours(limits.settleMs)) return false
     const end = blocks() ?? limits.blocks
     for (const index of cuts.indexes()) if (index < end && holders.held(index) === 0) return true
     return false
@@ -122,25 +137,81 @@ export function createLedger(options: {
     return end !== undefined && holders.heldBelow(end) >= end
   }
 
-  function refusal(): DispatchAnswer['refusal'] {
-    if (leases.live > 0 || complete() || settling() || seeders().length > 0) return undefined
-    let worst: Holder['refused']
+  /** What upstream told the nodes that tried, where that leaves no hope for this one. */
+  function refusal(holder: Holder): DispatchAnswer['refusal'] {
+    if (complete() || settling()) return undefined
+    const refusals: Refused[] = []
     for (const { refused } of holders.list) {
-      if (refused === undefined || refused.until <= clock) continue
-      if (worst === undefined || TELLING.indexOf(refused.reason) < TELLING.indexOf(worst.reason))
-        worst = refused
+      if (refused !== undefined && (refused.until > clock || clock - refused.at < limits.refusedMs)) {
+        refusals.push(refused)
+      }
     }
+    const untried = canSeed(holder) && !refusedNow(holder)
+    const recent = refusals.filter((refused) => refused.at >= gainedAt).length
+    const inVain = recent >= limits.tries && leases.delivered === 0 && !untried
+    if (!inVain && (leases.live > 0 || seeders().length > 0)) return undefined
+    refusals.sort((a, b) => TELLING.indexOf(a.reason) - TELLING.indexOf(b.reason))
+    const worst = refusals[0]
     if (worst === undefined)
       return { reason: 'unreachable', detail: 'no node that pulls it can reach upstream' }
     return { reason: worst.reason, ...(worst.detail === undefined ? {} : { detail: worst.detail }) }
   }
 
+  /** Often enough for whoever waits, seldom enough that the coordinator gets a few hundred dispatches a second. */
   function retryMs(holder: Holder): number {
     if (!holder.pulling) return 10_000
+    if (leases.holds(holder)) return LESSEE_RETRY_MS
     let pullers = 0
-    for (const other of holders.list) if (other.pulling) pullers++
-    if (leases.holds(holder)) return 100
-    return Math.max(100, pullers * 3)
+    for (const other of holders.list) if (other.pulling && alive(other)) pullers++
+    const waits = canSeed(holder) && !refusedNow(holder) && !complete() && pullers <= SMALL_SITE
+    return Math.max(waits ? SOON_MS : LESSEE_RETRY_MS, pullers * 3)
+  }
+
+  /** Takes in what the asker says of itself and of the blob. */
+  function learn(holder: Holder, request: DispatchRequest, now: number): void {
+    // Who was away, or only begins to pull, has not waited in vain.
+    const away = now - holder.heardAt > Math.max(1000, 3 * holder.retryMs)
+    if (away || !holder.pulling) holder.grownAt = now
+    holder.heardAt = now
+    holder.pulling = request.pulling
+    holder.seedRate = request.seed === undefined ? undefined : Math.max(0, request.seed.rate)
+    if (request.size !== undefined) {
+      holder.size = request.size
+      if (!cuts.shunned(request.peer)) setSize(request.size, request.peer)
+    }
+    mediaType ??= request.mediaType
+    for (const cut of request.cuts) if (fits(cut)) cuts.add(cut)
+    holders.setHave(holder, believed(request), now)
+    takeReleased(holder, request.released ?? [])
+  }
+
+  function answer(holder: Holder, request: DispatchRequest): DispatchAnswer {
+    const end = blocks() ?? limits.blocks
+    const known = request.version === 0 || cuts.issued(request.version)
+    const told = new Set(request.cuts.map((cut) => cut.index))
+    const news = cuts.since(
+      known ? request.version : 0,
+      limits.cuts,
+      (index) => index >= end || (!cuts.doubted(index) && (told.has(index) || hasBit(request.have, index))),
+    )
+    const refused = holder.pulling ? refusal(holder) : undefined
+    holder.retryMs = known ? retryMs(holder) : SOON_MS
+    return {
+      // A version of another life: the asker must tell all that it knows.
+      version: known ? news.version : 0,
+      ...(size === undefined ? {} : { size }),
+      ...(mediaType === undefined ? {} : { mediaType }),
+      cuts: news.cuts,
+      holders: sampleHolders(holder, holders.list, limits.holders, alive, random).map((other) => ({
+        peer: other.peer,
+        have: other.have,
+        pulling: other.pulling,
+      })),
+      leases: leases.of(holder),
+      seeding: leases.live > 0,
+      ...(refused === undefined ? {} : { refusal: refused }),
+      retryMs: holder.retryMs,
+    }
   }
 
   return {
@@ -148,47 +219,16 @@ export function createLedger(options: {
       clock = now
       bornAt ??= now
       leases.expire(now)
-      const holder = holders.of(request.peer, now)
-      holder.heardAt = now
-      holder.pulling = request.pulling
-      holder.seedRate = request.seed === undefined ? undefined : Math.max(0, request.seed.rate)
-      if (request.size !== undefined) {
-        holder.size = request.size
-        if (!cuts.shunned(request.peer)) setSize(request.size, request.peer)
+      const known = holders.get(request.peer)
+      const holder = known ?? holders.of(request.peer, now)
+      if (known === undefined || !isQuestion(request)) {
+        learn(holder, request, now)
+        if (!holder.pulling) leases.releaseAll(holder)
+        else if (canSeed(holder) && !refusedNow(holder) && !settling()) leases.grant(holder, now)
       }
-      mediaType ??= request.mediaType
-      for (const cut of request.cuts) if (fits(cut)) cuts.add(cut)
-      holders.setHave(holder, believed(request))
-      takeReleased(holder, request.released ?? [])
-      if (!request.pulling) leases.releaseAll(holder)
-      else if (canSeed(holder) && !refusedNow(holder) && !settling()) leases.grant(holder, now)
-
-      const end = blocks() ?? limits.blocks
-      const known = request.version === 0 || cuts.issued(request.version)
-      const told = new Set(request.cuts.map((cut) => cut.index))
-      const news = cuts.since(
-        known && request.version !== 0 ? request.version : 0,
-        limits.cuts,
-        (index) => index >= end || (!cuts.doubted(index) && (told.has(index) || hasBit(request.have, index))),
-      )
-      const refused = holder.pulling ? refusal() : undefined
-      holder.retryMs = known ? retryMs(holder) : 50
-      return {
-        // A version of another life: the asker must tell all that it knows.
-        version: known ? news.version : 0,
-        ...(size === undefined ? {} : { size }),
-        ...(mediaType === undefined ? {} : { mediaType }),
-        cuts: news.cuts,
-        holders: sampleHolders(holder, holders.list, limits.holders, alive, random).map((other) => ({
-          peer: other.peer,
-          have: other.have,
-          pulling: other.pulling,
-        })),
-        leases: leases.of(holder),
-        seeding: leases.live > 0,
-        ...(refused === undefined ? {} : { refusal: refused }),
-        retryMs: holder.retryMs,
-      }
+      const said = answer(holder, request)
+      if (!holder.pulling && holder.count === 0) holders.delete(request.peer)
+      return said
     },
 
     forget(peer) {
@@ -200,7 +240,7 @@ export function createLedger(options: {
 
     correct(peer, have) {
       const holder = holders.get(peer)
-      if (holder !== undefined) holders.setHave(holder, within(have))
+      if (holder !== undefined) holders.setHave(holder, within(have), clock)
     },
 
     reject(index, cid, shun) {
@@ -218,7 +258,7 @@ export function createLedger(options: {
       }
       for (const holder of holders.list) {
         const have = holder.have.slice()
-        if (lost.filter((each) => clearBit(have, each)).length > 0) holders.setHave(holder, have)
+        if (lost.filter((each) => clearBit(have, each)).length > 0) holders.setHave(holder, have, clock)
       }
     },
 
@@ -230,4 +270,15 @@ export function createLedger(options: {
       return leases.live === 0 && holders.list.every((holder) => holder.count === 0 && !holder.pulling)
     },
   }
+}
+
+/** True for a node that neither has the blob nor wants it: its asking says nothing of what it may have told before. */
+function isQuestion(request: DispatchRequest): boolean {
+  return (
+    !request.pulling &&
+    request.version === 0 &&
+    request.cuts.length === 0 &&
+    request.released === undefined &&
+    request.have.every((byte) => byte === 0)
+  )
 }

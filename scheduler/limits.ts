@@ -16,8 +16,16 @@ export interface LedgerLimits {
   /** No leases after the upstream told the peer `missing` or `denied`, or was `unreachable` (doubling up to the other). */
   refusedMs: number
   unreachableMs: number
-  /** A fresh coordinator of a task under way waits this long for the nodes to report what they have. */
+  /** A fresh coordinator of a task under way leases nothing for this long, since nodes are to report what they have. */
   settleMs: number
+  /** And for so long no block of which somebody knew the cut. */
+  rumourMs: number
+  /** A puller that got nothing for so long of what others claim to have may fetch it from upstream. */
+  strandedMs: number
+  /** What few claim and nobody got counts for nothing for this long. */
+  doubtMs: number
+  /** When so many nodes were refused within `refusedMs`, and nothing came since, the others need not try in vain. */
+  tries: number
   /** A puller not heard of for this long (or three times its `retryMs`) no longer counts as one. */
   silentMs: number
   /** Holders in one answer. */
@@ -79,6 +87,10 @@ export const DEFAULT_LIMITS: { ledger: LedgerLimits; peers: PeerLimits; planner:
     refusedMs: 30_000,
     unreachableMs: 2000,
     settleMs: 500,
+    rumourMs: 4000,
+    strandedMs: 5000,
+    doubtMs: 60_000,
+    tries: 3,
     silentMs: 5000,
     holders: 24,
     cuts: 512,

@@ -119,7 +119,9 @@ export function createSources(board: () => Board): Sources {
     },
     freed(index) {
       if (board().holders(index) === 0) return
-      for (const source of list) if (offers(source, index)) wake(source)
+      for (let slot = 0; slot < list.length; slot++) {
+        if ((skip[slot]! & IDLE) !== 0 && offers(list[slot]!, index)) wake(list[slot]!)
+      }
     },
   }
 }
