@@ -193,12 +193,24 @@ describe('faults while five nodes pull at once', { skip: lacking() }, () => {
   test(
     "a node's LAN cut for 20 s",
     logged(async () => {
-      const { reports, pushed } = await pullDuring(0.3, async () => {
-        await site.hosts[3]!.cutLan()
+      const cut = 3
+      const { reports, pushed, name } = await pullDuring(0.3, async () => {
+        await site.hosts[cut]!.cutLan()
         await sleep(20_000)
-        await site.hosts[3]!.restoreLan()
+        await site.hosts[cut]!.restoreLan()
       })
-      assertAllWhole(reports, pushed)
+      assertAllWhole(
+        reports.filter((_, i) => i !== cut),
+        pushed,
+      )
+      // Cut off from neighbours and upstream alike it can do nothing for blobs that were not begun, and says so at once.
+      for (const blob of reports[cut]!.blobs) {
+        if (blob.ok) continue
+        assert.match(blob.error!, /^503 /)
+        assert.ok(blob.totalMs < 10_000, `${blob.totalMs} ms`)
+      }
+      await site.heal()
+      assertWhole(await site.pull(cut, name, '1'), pushed)
     }),
   )
 

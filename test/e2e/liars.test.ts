@@ -57,7 +57,12 @@ describe('a member that lies', { skip: lacking() }, () => {
         await become('forge')
         const { name, pushed } = await image()
         const reports = await site.pullAll(name, '1', { stallMs: 40_000 })
-        assertAllWhole(reports.slice(0, LIAR), pushed)
+        // Bytes that were given to a client cannot be taken back: its connection is cut, and it asks again, as runtimes do.
+        for (const [i, first] of reports.slice(0, LIAR).entries()) {
+          if (!first.ok) assert.match(first.error!, /aborted|ECONNRESET|hang up/)
+          const report = first.ok ? first : await site.pull(i, name, '1', { stallMs: 40_000 })
+          assertWhole(report, pushed, `node ${i + 1}`)
+        }
         // It may have deceived itself, but not by a complete blob that is wrong.
         for (const blob of reports[LIAR]!.blobs)
           assert.doesNotMatch(blob.error ?? '', /^wrong bytes \((\d+) of \1\)/)
