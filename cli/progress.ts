@@ -4,6 +4,9 @@ import { type Io, percent, shortDigest } from './output.ts'
 
 const REDRAW_MS = 100
 const PLAIN_EVERY_MS = 5000
+/** Widths of `999 KiB / 999 KiB` and `peers 99 % upstream 1 %`. */
+const AMOUNT = 17
+const ORIGIN = 24
 
 /** Shows a pull while it goes on. */
 export interface Progress {
@@ -39,9 +42,9 @@ export function blobLine(blob: PullBlob, columns: number): string {
   const name = `${shortDigest(blob.digest)} ${blob.kind.padEnd(8)}`
   const amount =
     size === undefined ? formatBytes(bytesHere) : `${formatBytes(bytesHere)} / ${formatBytes(size)}`
-  const tail = `${amount.padStart(21)}  ${state === 'running' || state === 'done' ? origin(blob) : state}`
+  const tail = `${amount.padStart(AMOUNT)}  ${state === 'running' || state === 'done' ? origin(blob) : state}`
   // The tail's last part comes and goes; the bar must not move with it.
-  const room = columns - 1 - name.length - 21 - 4 - 26
+  const room = columns - 1 - name.length - AMOUNT - 4 - ORIGIN
   const middle =
     room >= 8 && size !== undefined ? ` ${bar(size === 0 ? 1 : bytesHere / size, Math.min(room, 40))}` : ''
   return `${name}${middle} ${tail}`.trimEnd().slice(0, Math.max(0, columns - 1))

@@ -82,7 +82,8 @@ export async function pullCommand(
       'POST',
       '/api/v1/images',
       { reference, ...(flags.platform === undefined ? {} : { platform: flags.platform }) },
-      { signal },
+      // Not cut short by an interrupt: whoever does not know the pull's name cannot cancel it.
+      { patienceMs: 10e3 },
     )
     const progress = flags.json ? undefined : createProgress(io.err)
     try {

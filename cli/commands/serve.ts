@@ -34,23 +34,27 @@ export async function serveCommand(
   })
 
   // A signal counts from the first moment on: starting may take time, too.
+  let limit: NodeJS.Timeout | undefined
   signal.addEventListener('abort', () => {
-    setTimeout(() => {
+    limit = setTimeout(() => {
       log.error({}, 'a part did not close in time')
       process.exit(1)
-    }, LIMIT_MS).unref()
+    }, LIMIT_MS)
   })
+  try {
+    const version = readVersion()
+    const daemon = await startDaemon(config, { rooms: await loadRooms(), log, version })
+    const registry = formatHostPort(daemon.addresses.registry)
+    const api = formatHostPort(daemon.addresses.api)
+    if (flags.json) printJson(io, { id: daemon.id, name: config.name, registry, api })
+    else io.out.write(`${config.name} serves: registry ${registry}, api ${api}, id ${daemon.id}\n`)
 
-  const version = readVersion()
-  const daemon = await startDaemon(config, { rooms: await loadRooms(), log, version })
-  const registry = formatHostPort(daemon.addresses.registry)
-  const api = formatHostPort(daemon.addresses.api)
-  if (flags.json) printJson(io, { id: daemon.id, name: config.name, registry, api })
-  else io.out.write(`${config.name} serves: registry ${registry}, api ${api}, id ${daemon.id}\n`)
-
-  if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve))
-  log.info({}, 'stopping')
-  await daemon.close()
+    if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve))
+    log.info({}, 'stopping')
+    await daemon.close()
+  } finally {
+    clearTimeout(limit)
+  }
   // A forgotten timer or socket somewhere must not keep a stopped daemon alive.
   process.exit(0)
 }
