@@ -30,6 +30,8 @@ export function createLedger(options: {
   const cuts = createCutLog(1 + life * 2 ** 21)
   let clock = 0
   let bornAt: number | undefined
+  /** When a node was last heard of for the first time. */
+  let joinedAt = Number.NEGATIVE_INFINITY
   /** When a block last got its first holder. */
   let gainedAt = Number.NEGATIVE_INFINITY
   let size: number | undefined
@@ -121,7 +123,8 @@ export function createLedger(options: {
 
   /** True while a cut that was told of may well mean that somebody has the block who was not heard of yet. */
   function rumours(ms: number): boolean {
-    return bornAt !== undefined && clock - bornAt < ms
+    // Reports come in one after the other; when no more come, everybody has reported.
+    return bornAt !== undefined && clock - bornAt < ms && clock - joinedAt < limits.quietMs
   }
 
   /** True while a new coordinator sees cuts of blocks whose holders have not reported yet. */
@@ -221,6 +224,7 @@ export function createLedger(options: {
       leases.expire(now)
       const known = holders.get(request.peer)
       const holder = known ?? holders.of(request.peer, now)
+      if (known === undefined) joinedAt = now
       if (known === undefined || !isQuestion(request)) {
         learn(holder, request, now)
         if (!holder.pulling) leases.releaseAll(holder)

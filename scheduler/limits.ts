@@ -20,6 +20,8 @@ export interface LedgerLimits {
   settleMs: number
   /** And for so long no block of which somebody knew the cut. */
   rumourMs: number
+  /** Either ends when no node was heard of for the first time for this long: then all have reported. */
+  quietMs: number
   /** A puller that got nothing for so long of what others claim to have may fetch it from upstream. */
   strandedMs: number
   /** What few claim and nobody got counts for nothing for this long. */
@@ -88,6 +90,7 @@ export const DEFAULT_LIMITS: { ledger: LedgerLimits; peers: PeerLimits; planner:
     unreachableMs: 2000,
     settleMs: 500,
     rumourMs: 4000,
+    quietMs: 400,
     strandedMs: 5000,
     doubtMs: 60_000,
     tries: 3,
