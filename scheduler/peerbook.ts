@@ -3,6 +3,8 @@ import type { FetchFailure, PeerBook, PeerId, Priority } from './types.ts'
 
 interface Entry {
   inFlight: number
+  /** What was in flight before each ask of now: its own queue is not the path's latency. */
+  asks: { at: number; ahead: number }[]
   /** Decaying sums of bytes received and of the ms in which something was in flight: their quotient is the rate. */
   bytes: number
   busyMs: number
@@ -17,6 +19,7 @@ interface Entry {
 
 /** How long the sums remember: a sum loses half its weight with every this many bytes. */
 const HALF_LIFE = 8 * 2 ** 20
+const MAX_ASKS = 64
 /** How fast the least latency follows what is seen now, so that a path that became longer is noticed. */
 const DRIFT = 0.002
 /** A client's task counts as active for this long after it last asked for room. */
@@ -40,6 +43,7 @@ export function createPeerBook(options: { limits?: Partial<PeerLimits> } = {}): 
       if (entries.size >= limits.peers) makeRoom()
       found = {
         inFlight: 0,
+        asks: [],
         bytes: 0,
         busyMs: 0,
         countedTo: 0,
@@ -105,6 +109,8 @@ export function createPeerBook(options: { limits?: Partial<PeerLimits> } = {}): 
     asked(peer: PeerId, bytes: number, now: number): void {
       const known = entry(peer)
       if (known.inFlight === 0) known.countedTo = now
+      if (known.inFlight === 0 || known.asks.length >= MAX_ASKS) known.asks = []
+      known.asks.push({ at: now, ahead: known.inFlight })
       known.inFlight += bytes
       inFlight += bytes
     },
@@ -117,10 +123,13 @@ export function createPeerBook(options: { limits?: Partial<PeerLimits> } = {}): 
       known.busyMs = known.busyMs * keep + Math.max(0, now - Math.max(known.countedTo, startedAt))
       known.countedTo = now
       const took = Math.max(0, now - startedAt)
-      known.latencyMs =
-        known.latencyMs === 0 || took < known.latencyMs
-          ? took
-          : known.latencyMs + (took - known.latencyMs) * DRIFT
+      const at = known.asks.findIndex((ask) => ask.at === startedAt)
+      const ahead = at < 0 ? 0 : known.asks.splice(at, 1)[0]!.ahead
+      if (known.latencyMs === 0 || took < known.latencyMs) known.latencyMs = took
+      else {
+        const alone = took - (ahead / rateOf(known)) * 1000
+        known.latencyMs += Math.max(0, alone - known.latencyMs) * DRIFT
+      }
       known.failures = Math.floor(known.failures / 2)
       known.misses = 0
       if (known.failures === 0 && known.shunnedUntil <= now) known.shunnedUntil = 0
