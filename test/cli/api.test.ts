@@ -3,12 +3,9 @@ import { once } from 'node:events'
 import { request } from 'node:http'
 import { networkInterfaces } from 'node:os'
 import { after, before, describe, test } from 'node:test'
-import { z } from 'zod'
 import { ShoalError } from '../../base/index.ts'
-import { openApiDocument } from '../../cli/api/openapi.ts'
+import { type Answer, assertDescribed, document } from './described.ts'
 import { digest, startApi, TOKEN } from './standins.ts'
-
-type Answer = { status: number; headers: Record<string, string | string[] | undefined>; text: string }
 
 /** fetch() forbids some headers (Host, Origin); this sends what it is given. */
 async function send(
@@ -27,41 +24,6 @@ async function send(
 }
 
 const JSON_TYPE = { 'content-type': 'application/json' }
-
-interface Described {
-  paths: Record<
-    string,
-    Record<string, { responses: Record<string, { content?: Record<string, { schema: object }> }> }>
-  >
-  components: { schemas: Record<string, unknown> }
-}
-const document = openApiDocument('1.2.3') as unknown as Described
-
-/** Holds an answer against what the document says about it. */
-function assertDescribed(method: string, path: string, answer: Answer): void {
-  const operation = document.paths[path]?.[method]
-  assert.ok(operation, `${method} ${path} is not described`)
-  const described = operation.responses[String(answer.status)]
-  assert.ok(described, `${method} ${path} answered ${answer.status}, which is not described`)
-  if (!described.content) {
-    assert.equal(answer.text, '')
-    return
-  }
-  const type = String(answer.headers['content-type']).split(';')[0]!
-  const media = described.content[type]
-  assert.ok(media, `${method} ${path} answered ${type}, which is not described`)
-  if (!type.endsWith('json')) return
-  const schema = z.fromJSONSchema({
-    ...media.schema,
-    $defs: document.components.schemas,
-  } as Parameters<typeof z.fromJSONSchema>[0])
-  schema.parse(JSON.parse(answer.text))
-}
-
-// zod resolves references below $defs only.
-const rename = (value: unknown): unknown =>
-  JSON.parse(JSON.stringify(value).replaceAll('#/components/schemas/', '#/$defs/'))
-Object.assign(document, rename(document))
 
 describe('the API', () => {
   let node: Awaited<ReturnType<typeof startApi>>

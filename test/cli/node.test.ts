@@ -1,0 +1,127 @@
+import assert from 'node:assert/strict'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import type { PullStatus } from '../../cli/api/index.ts'
+import type { StatusAnswer } from '../../cli/commands/status.ts'
+import { type FakeRegistry, startFakeRegistry } from '../fakes/registry.ts'
+import { assertDescribed } from './described.ts'
+
+/** Two whole nodes as processes, and the commands against them: what the stand-ins of the other tests stand for. */
+const MAIN = join(import.meta.dirname, '../../cli/main.ts')
+
+interface Ready {
+  id: string
+  registry: string
+  api: string
+}
+
+describe('two nodes', () => {
+  let dir: string
+  let upstream: FakeRegistry
+  const children: ChildProcess[] = []
+
+  async function serve(name: string, ...args: string[]): Promise<Ready & { child: ChildProcess }> {
+    const flags = [
+      ...['--data-dir', join(dir, name), '--name', name, '--listen', '/ip4/127.0.0.1/tcp/0'],
+      ...['--registry', '127.0.0.1:0', '--api', '127.0.0.1:0', '--upstream', `docker.io=${upstream.url}`],
+      ...['--cluster-key', join(dir, 'a/cluster.key'), '--log-level', 'warn', '--json', ...args],
+    ]
+    if (name === 'a') flags.splice(flags.indexOf('--cluster-key'), 2)
+    const child = spawn(process.execPath, [MAIN, 'serve', ...flags], { stdio: ['ignore', 'pipe', 'inherit'] })
+    children.push(child)
+    const line = await Promise.race([once(child.stdout!, 'data'), once(child, 'exit')])
+    assert.equal(child.exitCode, null, 'it serves')
+    return { ...(JSON.parse(String(line[0])) as Ready), child }
+  }
+
+  /** Runs a command to its end. */
+  function shoal(...args: string[]): Promise<{ status: number; out: string; err: string }> {
+    return new Promise((resolve) => {
+      execFile(process.execPath, [MAIN, ...args], { timeout: 60_000 }, (error, out, err) => {
+        resolve({ status: error ? Number(error.code ?? 1) : 0, out, err })
+      })
+    })
+  }
+
+  let a: Awaited<ReturnType<typeof serve>>
+  let b: Awaited<ReturnType<typeof serve>>
+  before(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'shoal-nodes-'))
+    upstream = await startFakeRegistry()
+    upstream.addImage({ repository: 'library/app', tag: '1', layers: [3_000_000, 50_000], gzip: false })
+    a = await serve('a')
+    b = await serve('b', '--bootstrap', `http://${a.api}`)
+  })
+  after(async () => {
+    for (const child of children) child.kill('SIGKILL')
+    await upstream.close()
+    await rm(dir, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 })
+  })
+
+  test('they find each other by the API', async () => {
+    for (let alive = 0; alive < 2; ) {
+      const { out } = await shoal('status', '--json', '--api', b.api)
+      alive = (JSON.parse(out) as StatusAnswer).members.alive ?? 0
+    }
+    assert.match((await shoal('peers', '--api', b.api)).out, /^a +…\w{8} +default +alive/m)
+    assert.equal((await shoal('id', '--api', b.api)).out.trim(), b.id)
+    assert.equal((await shoal('id', '--data-dir', join(dir, 'b'))).out.trim(), b.id)
+  })
+
+  test('one pulls from upstream, the other from it', async () => {
+    const first = await shoal('pull', 'app:1', '--api', a.api)
+    assert.equal(first.status, 0, first.err)
+    assert.match(first.err, /^sha256:\w{12} layer 2\.86 MiB upstream$/m)
+    assert.match(first.out, /upstream 2\.9\d MiB \(100 %\)\n$/)
+    const sent = upstream.totalSent()
+    const second = await shoal('pull', 'docker.io/library/app:1', '--json', '--api', b.api)
+    assert.equal(second.status, 0, second.err)
+    const pull = JSON.parse(second.out) as PullStatus
+    assert.ok(pull.sources.peers > 3_000_000, second.out)
+    assert.ok(upstream.totalSent() - sent < 10_000, 'upstream was asked for the tag at most')
+    assert.match(
+      (await shoal('images', '--api', b.api)).out,
+      /^docker\.io\/library\/app:1 .* all +\d+s ago$/m,
+    )
+    const again = JSON.parse((await shoal('pull', 'app:1', '--json', '--api', b.api)).out) as PullStatus
+    assert.equal(again.bytesHere, again.sources.local)
+  })
+
+  test('what is not there is said', async () => {
+    const { status, err } = await shoal('pull', 'none:1', '--api', a.api)
+    assert.equal(status, 1)
+    assert.match(err, /^shoal: .*none/m)
+    const name = await shoal('pull', 'UPPER CASE', '--api', a.api)
+    assert.equal(name.status, 1)
+  })
+
+  test('what the API answers is what its description says', async () => {
+    for (const path of ['status', 'peers', 'tasks', 'images', 'pulls']) {
+      const answer = await fetch(`http://${b.api}/api/v1/${path}`)
+      assertDescribed('get', `/api/v1/${path}`, {
+        status: answer.status,
+        headers: { 'content-type': answer.headers.get('content-type') ?? '' },
+        text: await answer.text(),
+      })
+    }
+    const metrics = await (await fetch(`http://${b.api}/metrics`)).text()
+    assert.match(metrics, /^shoal_bytes_total\{source="peers"\} 3\d{6}$/m)
+    const events = await fetch(`http://${b.api}/api/v1/events?types=task`)
+    const reader = events.body!.getReader()
+    const { value } = await reader.read()
+    assert.match(Buffer.from(value!).toString(), /^event: task\ndata: \{"digest":"sha256:/)
+    await reader.cancel()
+  })
+
+  test('both end by SIGTERM with 0', async () => {
+    for (const { child } of [b, a]) {
+      const exit = once(child, 'exit')
+      child.kill('SIGTERM')
+      assert.deepEqual(await exit, [0, null])
+    }
+  })
+})
