@@ -13,7 +13,7 @@ import { formatTable } from './table.ts'
 const NODES = 3
 /** Of the "uplink": thin enough to matter, wide enough not to bore. */
 const BYTES_PER_SECOND = 6 * 2 ** 20
-const LAYERS = [12, 6, 3].map((mib) => mib * 2 ** 20)
+const LAYERS = [9, 6, 3].map((mib) => mib * 2 ** 20)
 
 const say = (line = ''): void => void process.stdout.write(`${line}\n`)
 
@@ -45,8 +45,7 @@ async function startNodes(dir: string, upstream: string): Promise<Node[]> {
   writeFileSync(key, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 })
   const ports = await freePorts(NODES * 3)
   const swarm = Array.from({ length: NODES }, (_, i) => `/ip4/127.0.0.1/tcp/${ports[i]}`)
-  const nodes: Node[] = []
-  for (const [i, listen] of swarm.entries()) {
+  const launch = async (i: number): Promise<Node> => {
     const registry = `127.0.0.1:${ports[NODES + i * 2]}`
     const api = `127.0.0.1:${ports[NODES + i * 2 + 1]}`
     const name = `node-${i + 1}`
@@ -54,7 +53,7 @@ async function startNodes(dir: string, upstream: string): Promise<Node[]> {
     const out = openSync(log, 'w')
     const flags = [
       ...['--data-dir', join(dir, name), '--name', name, '--site', 'demo', '--cluster-key', key],
-      ...['--registry', registry, '--api', api, '--listen', listen, '--upstream', `docker.io=${upstream}`],
+      ...['--registry', registry, '--api', api, '--listen', swarm[i]!, '--upstream', `docker.io=${upstream}`],
       ...(i === 0 ? [] : ['--bootstrap', swarm[0]!]),
     ]
     const child = spawn(LAUNCHER, ['serve', ...flags], { stdio: ['ignore', out, out] })
@@ -68,7 +67,14 @@ async function startNodes(dir: string, upstream: string): Promise<Node[]> {
       ended = true
     })
     stops.push(() => void child.kill('SIGKILL'))
-    nodes.push({
+    await until(`${name} is ready`, async () => {
+      if (ended) throw new Error(`${name} ended: ${readFileSync(log, 'utf8').slice(-600)}`)
+      return await fetch(`http://${api}/readyz`).then(
+        (answer) => answer.ok,
+        () => false,
+      )
+    })
+    return {
       name,
       registry,
       api,
@@ -77,16 +83,9 @@ async function startNodes(dir: string, upstream: string): Promise<Node[]> {
         await Promise.race([end, sleep(5000)])
         child.kill('SIGKILL')
       },
-    })
-    await until(`${name} is ready`, async () => {
-      if (ended) throw new Error(`${name} ended: ${readFileSync(log, 'utf8').slice(-600)}`)
-      return await fetch(`http://${api}/readyz`).then(
-        (answer) => answer.ok,
-        () => false,
-      )
-    })
+    }
   }
-  return nodes
+  return Promise.all(swarm.map((_, i) => launch(i)))
 }
 
 async function status(node: Node): Promise<ApiStatus> {

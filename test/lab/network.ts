@@ -74,8 +74,17 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
   )
   for (const [i, h] of hosts.entries()) {
     const wan = [`addr add 10.77.1.${i + 1}/24 dev wan0`, 'link set wan0 up']
-    const routed = ['route add default via 10.77.0.254']
-    await ip([`addr add ${h.address}/24 dev eth0`, 'link set eth0 up', ...(each ? wan : routed)], h.netns)
+    // No default route: what looks for a name server fails at once instead of waiting for an answer.
+    const routed = ['route add 10.77.1.0/24 via 10.77.0.254']
+    await ip(
+      [
+        `addr add ${h.address}/24 dev eth0`,
+        'link set eth0 up',
+        'route add 224.0.0.0/4 dev eth0',
+        ...(each ? wan : routed),
+      ],
+      h.netns,
+    )
     await shape(h.netns, 'eth0', options.lan)
     await shape(lan, `h${i + 1}`, options.lan)
   }
