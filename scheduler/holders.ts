@@ -47,7 +47,7 @@ export interface Holders {
   delete(peer: PeerId): void
   /** How many peers hold the block. */
   held(index: number): number
-  /** When the block got its first holder. */
+  /** When the block got its first holder; -Infinity if it never had one. */
   heldSince(index: number): number
   /** Blocks below `end` that somebody holds. */
   heldBelow(end: number): number
@@ -56,6 +56,7 @@ export interface Holders {
 
 /** So many holders of a block cannot all be wrong. */
 const FEW = 2
+const NEVER = Number.NEGATIVE_INFINITY
 
 /** `gained` hears of every block that a node got, `lost` of those whose last holder went. */
 export function createHolders(events: {
@@ -65,7 +66,7 @@ export function createHolders(events: {
   const byPeer = new Map<PeerId, Holder>()
   const list: Holder[] = []
   let counts = new Uint32Array(8)
-  let since = new Float64Array(8)
+  let since = new Float64Array(8).fill(NEVER)
   let distinct = 0
   let highest = -1
 
@@ -74,7 +75,7 @@ export function createHolders(events: {
       const length = Math.max(index + 1, counts.length * 2)
       const old = { counts, since }
       counts = new Uint32Array(length)
-      since = new Float64Array(length)
+      since = new Float64Array(length).fill(NEVER)
       counts.set(old.counts)
       since.set(old.since)
     }
@@ -165,7 +166,7 @@ export function createHolders(events: {
       list.splice(list.indexOf(holder), 1)
     },
     held: (index) => counts[index] ?? 0,
-    heldSince: (index) => since[index] ?? 0,
+    heldSince: (index) => since[index] ?? NEVER,
     heldBelow(end) {
       if (end > highest) return distinct
       let held = 0

@@ -263,7 +263,8 @@ export function createLeases(
         } else if (takeFromSlow(holder, now)) run = freeRun(end)
       }
       if (run === undefined) return
-      const count = Math.min(run.length, sizeFor(holder, now, blocks))
+      const most = blocks === undefined && !sizes.has(holder) ? limits.firstLease / blockSize : run.length
+      const count = Math.min(run.length, Math.ceil(most), sizeFor(holder, now, blocks))
       if (count > 0) add(holder, run.start, count, false, now)
     },
 

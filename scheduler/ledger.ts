@@ -48,7 +48,7 @@ export function createLedger(options: {
   const leases = createLeases(limits, blockSize, hash32(digest, life).toString(36), holders, {
     blocks,
     seeders,
-    rumoured: (index) => rumours(limits.rumourMs) && cuts.get(index) !== undefined,
+    rumoured: (index) => rumours(limits.rumourMs) && cuts.get(index) !== undefined && !wasHeld(index),
   })
 
   function blocks(): number | undefined {
@@ -121,6 +121,11 @@ export function createLedger(options: {
     }
   }
 
+  /** Here, not only somewhere: a holder that was heard of and is gone leaves no hope. */
+  function wasHeld(index: number): boolean {
+    return holders.heldSince(index) !== Number.NEGATIVE_INFINITY
+  }
+
   /** True while a cut that was told of may well mean that somebody has the block who was not heard of yet. */
   function rumours(ms: number): boolean {
     // Reports come in one after the other; when no more come, everybody has reported.
@@ -131,7 +136,7 @@ export function createLedger(options: {
   function settling(): boolean {
     if (!rumours(limits.settleMs)) return false
     const end = blocks() ?? limits.blocks
-    for (const index of cuts.indexes()) if (index < end && holders.held(index) === 0) return true
+    for (const index of cuts.indexes()) if (index < end && !wasHeld(index)) return true
     return false
   }
 
