@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { formatHostPort, type HostPort, isLoopback } from './address.ts'
 import { createImageList, createPull } from './pull-room.ts'
 import type { Parts, Rooms } from './rooms.ts'
+import { watchUpstream } from './upstream-health.ts'
 
 /** Waiting for a connection to upstream, for the next bytes of a body, and how often a request is tried again. */
 const UPSTREAM = { connectMs: 4e3, stallMs: 4e3, retries: 3 }
@@ -64,10 +65,11 @@ export async function loadRooms(): Promise<Rooms> {
       }),
     createProxy: async (parts) => {
       const { config, store, manager, upstream, log } = parts
+      const watched = watchUpstream(upstream)
       const made = proxy.createProxy({
         manager,
         store,
-        upstream,
+        upstream: watched.upstream,
         config: {
           tagTtlMs: config.tagTtl,
           entitlementTtlMs: config.entitlementTtl,
@@ -87,6 +89,7 @@ export async function loadRooms(): Promise<Rooms> {
         listener: made.handler,
         pull: createPull(puller),
         images: createImageList(puller),
+        upstreams: watched.health,
         close: () => made.close(),
       }
     },

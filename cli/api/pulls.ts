@@ -101,9 +101,10 @@ export function createPulls({
       status.state = signal.aborted ? 'cancelled' : 'failed'
       if (!signal.aborted) {
         status.error = problemOf(error)
-        const fields = { reference: status.reference, err: error }
-        if (isShoalError(error)) log.warn(fields, 'a pull failed')
-        else log.error(fields, 'a pull broke')
+        const { reference } = status
+        if (isShoalError(error))
+          log.warn({ reference, code: error.code, error: error.message }, 'a pull failed')
+        else log.error({ reference, err: error }, 'a pull broke')
       }
     }
     status.finishedAt = now()

@@ -1,0 +1,7 @@
+export { formatHostPort, type HostPort, parseHostPort } from './address.ts'
+export type { ImageInfo, Problem, PullImage, PullStatus, UpstreamHealth } from './api/index.ts'
+export type { StatusAnswer } from './commands/status.ts'
+export { type Config, type ConfigInput, loadConfig } from './config.ts'
+export { loadRooms } from './load-rooms.ts'
+export type { Parts, ProxyRoom, Rooms } from './rooms.ts'
+export { type Daemon, startDaemon } from './serve.ts'
