@@ -2,7 +2,7 @@ import { type Digest, ShoalError } from '../base/index.ts'
 import { type BlobEntry, newBlob, publicBlob, recordOp } from './blob-table.ts'
 import { isNoSpace } from './faults.ts'
 import type { Op } from './key-index.ts'
-import { afterAll, decodeSegment, encodeSegment, segmentKey, segmentsOf } from './keys.ts'
+import { afterAll, decodeSegment, segmentsOf } from './keys.ts'
 import type { Room } from './room.ts'
 import type { StoreState } from './state.ts'
 import type { Blob, BlockStore, Segment } from './types.ts'
@@ -10,10 +10,7 @@ import type { Blob, BlockStore, Segment } from './types.ts'
 /** Lazily written entries that go in one batch. */
 const FLUSH = 500
 
-export type Facts = Pick<
-  BlockStore,
-  'blob' | 'blobs' | 'segments' | 'describe' | 'markComplete' | 'pin' | 'signSegment'
-> & {
+export type Facts = Pick<BlockStore, 'blob' | 'blobs' | 'segments' | 'describe' | 'markComplete' | 'pin'> & {
   /** Writes what was only kept in memory so far; false when the disk had no room for it. */
   flush(): Promise<boolean>
   /** One batch of a caller's own. */
@@ -81,16 +78,6 @@ export function createFacts({ state, room }: { state: StoreState; room: Room }):
         const entry = blobs.get(digest)
         if (entry === undefined && !pinned) return
         if (entry?.pinned !== pinned) await amend(entry ?? newBlob(digest, now()), { pinned })
-      }),
-    signSegment: (digest, offset, seeder, signature) =>
-      change(async () => {
-        const key = segmentKey(digest, offset)
-        const value = await index.get(key)
-        if (value === undefined) {
-          throw new ShoalError('BLOCK_MISSING', `no segment at ${offset} of ${digest} is here`)
-        }
-        const segment = { ...decodeSegment(offset, value), seeder, signature }
-        await index.write([{ type: 'put', key, value: encodeSegment(segment) }])
       }),
     async flush() {
       const stale = blobs.all().filter((entry) => entry.stale)

@@ -149,7 +149,6 @@ function assemble({
 
   return {
     putSegment: (digest, segment, bytes, signal) => track(() => put(digest, segment, bytes, signal)),
-    signSegment: (...args) => track(() => facts.signSegment(...args)),
     read: (cid, options) => track(() => read(cid, options)),
     has: (cid) => track(() => index.has(blockKey(cid))),
     blob: (digest) => track(() => facts.blob(digest)),

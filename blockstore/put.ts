@@ -95,17 +95,20 @@ export function createPut({
 
   async function store(
     digest: Digest,
-    { offset, expect, seeder, signature }: Parameters<PutSegment>[1],
+    { offset, expect, seeder, signature, sign }: Parameters<PutSegment>[1],
     bytes: Uint8Array,
     signal: AbortSignal | undefined,
   ): Promise<Cid> {
-    const segmentOf = (cid: Cid): Segment => ({
-      cid,
-      offset,
-      length: bytes.length,
-      ...(seeder === undefined ? {} : { seeder }),
-      ...(signature === undefined ? {} : { signature }),
-    })
+    const segmentOf = (cid: Cid): Segment => {
+      const by = sign?.(cid) ?? { seeder, signature }
+      return {
+        cid,
+        offset,
+        length: bytes.length,
+        ...(by.seeder === undefined ? {} : { seeder: by.seeder }),
+        ...(by.signature === undefined ? {} : { signature: by.signature }),
+      }
+    }
     if (expect !== undefined && (await index.has(blockKey(expect)))) {
       const cid = cidOfHash(await sha256(bytes))
       if (cid !== expect) throw mismatch(expect, cid)

@@ -58,12 +58,17 @@ export interface BlockStore {
    */
   putSegment(
     digest: Digest,
-    segment: { offset: number; expect?: Cid; seeder?: string; signature?: Uint8Array },
+    segment: {
+      offset: number
+      expect?: Cid
+      seeder?: string
+      signature?: Uint8Array
+      /** Called with the CID before the segment is indexed: a seeder can only sign then. */
+      sign?: (cid: Cid) => { seeder: string; signature: Uint8Array }
+    },
     bytes: Uint8Array,
     signal?: AbortSignal,
   ): Promise<Cid>
-  /** Adds the seeder's signature to a segment that is here (a seeder signs once the CID is known). */
-  signSegment(digest: Digest, offset: number, seeder: string, signature: Uint8Array): Promise<void>
   /**
    * A block's verified bytes; in `into` (from its start) where that is given and large enough, else in a new buffer.
    * @throws BLOCK_MISSING | BLOCK_CORRUPT (dropped by then)

@@ -44,7 +44,9 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
   const closers: (() => Promise<unknown>)[] = [() => network.close()]
   const close = async (): Promise<void> => {
     for (const closer of closers.reverse()) {
-      await closer().catch((error) => log.warn({ error: String(error) }, 'a part of the network did not close'))
+      await closer().catch((error) =>
+        log.warn({ error: String(error) }, 'a part of the network did not close'),
+      )
     }
   }
   try {

@@ -35,9 +35,7 @@ export function dialableAddresses(
       continue
     }
     for (const { name, address, family, loopback } of interfaces) {
-      // A listener on :: takes IPv4 as well, on the systems that Shoal runs on.
-      const covered = family === host.name || host.name === 'ip6'
-      if (!covered || isLinkLocal(address)) continue
+      if (family !== host.name || isLinkLocal(address)) continue
       const rank = (loopback ? LAST : BRIDGES.test(name) ? 2 : 0) + (family === 'ip6' ? 1 : 0)
       found.push({ address: `/${family}/${address}/tcp/${transport.value}`, rank })
     }

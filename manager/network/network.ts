@@ -5,11 +5,10 @@ import { createActivity } from './activity.ts'
 import { dialableAddresses, listeningAddresses } from './addresses.ts'
 import { parseBootstrap } from './bootstrap.ts'
 import { loadClusterKey } from './clusterkey.ts'
-import type { EncrypterName } from './encrypter.ts'
 import { type Identity, loadIdentity } from './identity.ts'
 import { createLinks } from './links.ts'
 import { createMembership, type MembershipControl } from './membership/membership.ts'
-import { createNode } from './node.ts'
+import { createNode, type EncrypterName } from './node.ts'
 
 export interface NetworkOptions {
   dataDir: string

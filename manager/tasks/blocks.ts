@@ -171,11 +171,14 @@ export async function createBlocks(deps: {
       return fresh
     },
     async acceptFromUpstream(index, bytes) {
-      const offset = index * BLOCK_SIZE
-      const cid = await store.putSegment(digest, { offset }, bytes)
-      const cut = signCut(signer, digest, { index, cid, length: bytes.byteLength })
+      let cut: Cut | undefined
+      const sign = (cid: string): Cut => {
+        cut = signCut(signer, digest, { index, cid, length: bytes.byteLength })
+        return cut
+      }
+      const cid = await store.putSegment(digest, { offset: index * BLOCK_SIZE, sign }, bytes)
       wrong.delete(cid)
-      await store.signSegment(digest, offset, cut.seeder, cut.signature)
+      cut ??= sign(cid)
       cuts.set(index, cut)
       mark(index, bytes.byteLength)
       bell.ring()

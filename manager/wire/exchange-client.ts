@@ -118,12 +118,16 @@ export function createExchangeClient(deps: {
       timer = setTimeout(() => {
         giveUp(new ShoalError('TIMEOUT', `nothing came from ${peer} for ${stallMs} ms`))
       }, stallMs)
-      const link = linkTo(peer)
-      // Without a tick in between where the stream is open: what is asked for together goes out together.
-      if (link instanceof Promise) link.then(start).catch(reject)
-      else start(link)
+      // Nothing may be thrown here: it would hit whoever made room for us.
+      try {
+        const link = linkTo(peer)
+        // Without a tick in between where the stream is open: what is asked for together goes out together.
+        if (link instanceof Promise) link.then(start).catch(reject)
+        else start(link)
+      } catch (error) {
+        reject(error)
+      }
     }
-
     const enter = (): void => gate.enter(peer, priority, ask)
 
     signal.addEventListener('abort', onAbort, { once: true })

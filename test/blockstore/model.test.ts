@@ -35,7 +35,6 @@ const operation = fc.oneof(
   },
   { weight: 2, arbitrary: fc.record({ type: fc.constant('complete'), digest }) },
   { weight: 1, arbitrary: fc.record({ type: fc.constant('pin'), digest, pinned: fc.boolean() }) },
-  { weight: 1, arbitrary: fc.record({ type: fc.constant('sign'), digest, offset }) },
   { weight: 2, arbitrary: fc.record({ type: fc.constant('read'), seed }) },
   {
     weight: 2,
@@ -197,18 +196,6 @@ test('random operations, damage, restarts and crashes leave what a plain model s
             const { digest: of, pinned } = op as { digest: Digest; pinned: boolean }
             await store.pin(of, pinned)
             if (pinned || model.blobs.has(of)) model.know(of).pinned = pinned
-            return store
-          }
-          case 'sign': {
-            const { digest: of, offset: at } = op as { digest: Digest; offset: number }
-            const signature = Uint8Array.of(1, 2, 3)
-            const segment = model.blobs.get(of)?.segments.get(at)
-            if (segment) {
-              await store.signSegment(of, at, 'peer', signature)
-              Object.assign(segment, { seeder: 'peer', signature })
-            } else {
-              await assert.rejects(store.signSegment(of, at, 'peer', signature), { code: 'BLOCK_MISSING' })
-            }
             return store
           }
           case 'read': {

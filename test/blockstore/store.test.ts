@@ -99,7 +99,6 @@ test('what is not here is said to be missing', async (t) => {
   await store.remove(A)
   await store.pin(A, false)
   assert.equal(await store.blob(A), undefined)
-  await assert.rejects(store.signSegment(A, 0, 'peer', new Uint8Array(64)), { code: 'BLOCK_MISSING' })
   await assert.rejects(store.markComplete(A), { code: 'BLOCK_MISSING' })
 })
 
@@ -141,11 +140,11 @@ test('another block at the same place replaces the one before', async (t) => {
   assert.equal(blob.bytesHere, 900)
 })
 
-test('a signature is added later, and stays when the segment is put again', async (t) => {
+test('a seeder signs once the CID is known, and the signature stays when the segment is put again', async (t) => {
   const store = await storeIn(t, await scratch(t))
-  const cid = await store.putSegment(A, { offset: 0 }, bytesOf(1))
   const signature = Uint8Array.from(randomBytes(64))
-  await store.signSegment(A, 0, 'peer', signature)
+  const sign = () => ({ seeder: 'peer', signature })
+  const cid = await store.putSegment(A, { offset: 0, sign }, bytesOf(1))
   await store.putSegment(A, { offset: 0, expect: cid }, bytesOf(1))
   assert.deepEqual(await store.segments(A), [{ cid, offset: 0, length: 1000, seeder: 'peer', signature }])
 })
