@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
-import { randomBytes } from 'node:crypto'
+import { generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { connect, createServer, type Server, type Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { after, before, describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { connect as connectTls } from 'node:tls'
 import { yamux } from '@chainsafe/libp2p-yamux'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import type { Libp2p, Stream } from '@libp2p/interface'
@@ -11,8 +12,9 @@ import { tcp } from '@libp2p/tcp'
 import { tls } from '@libp2p/tls'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
+import { selfSignedCertificate } from '../../manager/network/certificate.ts'
+import { KNOCK_LENGTH, knockBytes } from '../../manager/network/doorkeeper.ts'
 import { createNode, type EncrypterName } from '../../manager/network/index.ts'
-import { knockBytes } from '../../manager/network/knock.ts'
 
 const clusterKey = randomBytes(32)
 const LOOPBACK = '/ip4/127.0.0.1/tcp/0'
@@ -105,11 +107,8 @@ describe('a node', () => {
 
   test('takes a knock once', async () => {
     const knock = knockBytes(clusterKey)
-    const first = connect(portOf(node), '127.0.0.1')
-    first.on('error', () => {})
-    first.write(Buffer.concat([knock, Buffer.from('\x13/multistream/1.0.0\n')]))
-    await once(first, 'data')
-    first.destroy()
+    assert.equal((await handshake(portOf(node), knock, randomBytes(32))).secured, true)
+    assert.equal((await handshake(portOf(node), knock, randomBytes(32))).secured, false)
     assert.equal(await stranger(portOf(node), knock), 0)
   })
 
@@ -133,27 +132,18 @@ describe('a node', () => {
     await other.stop()
   })
 
-  test('does not speak a protocol to one that overheard a knock but has no key', async () => {
-    // A relay that steals a member's knock for its own connection, and then does all that libp2p wants.
-    const theft = await stealKnock()
-    const thief = await createLibp2p({
-      transports: [withPrefix(theft.knock)],
-      connectionEncrypters: [tls()],
-      streamMuxers: [yamux()],
-      connectionMonitor: { enabled: false },
-    })
-    // Its own handshake succeeds, then the binding is missing: the connection ends and no stream ever opens.
-    const outcome = await thief
-      .dial(addressOf(node))
-      .then((connection) => connection.newStream('/echo/1', { signal: AbortSignal.timeout(5000) }))
-      .then(
-        () => 'admitted',
-        () => 'closed',
-      )
-    assert.equal(outcome, 'closed')
+  test('says nothing to one that overheard a knock but has no key', async () => {
+    const thief = await handshake(portOf(node), await stealKnock(), randomBytes(32))
+    assert.deepEqual(thief, { secured: true, received: 0 })
+    const silent = await handshake(portOf(node), await stealKnock())
+    assert.deepEqual(silent, { secured: true, received: 0 })
     assert.equal(node.getConnections().length, 0)
-    await thief.stop()
-    theft.server.close()
+  })
+
+  test('wants a certificate of the identity in whose name the peer speaks', async () => {
+    const nobody = await handshake(portOf(node), knockBytes(clusterKey), randomBytes(32), null)
+    assert.equal(nobody.received, 0)
+    assert.equal(node.getConnections().length, 0)
   })
 
   test('lets members in while strangers flood it', async () => {
@@ -171,10 +161,8 @@ describe('a node', () => {
   })
 
   test('admits 40 nodes that dial at once, and 100 streams of one right after its dial', async () => {
-    const dialers = await Promise.all(
-      Array.from({ length: 40 }, () => start({ listen: [], encrypter: 'noise' })),
-    )
-    const hub = await start({ encrypter: 'noise' })
+    const dialers = await Promise.all(Array.from({ length: 40 }, () => start({ listen: [] })))
+    const hub = await start()
     await hub.handle(
       '/echo/1',
       (stream) => stream.addEventListener('message', ({ data }) => stream.send(data)),
@@ -198,14 +186,14 @@ async function waitFor(condition: () => boolean): Promise<void> {
   assert.ok(condition())
 }
 
-/** A listener to which a member is made to dial, and what it said first. */
-async function stealKnock(): Promise<{ knock: Buffer; server: Server }> {
+/** What a member that was made to dial said first. */
+async function stealKnock(): Promise<Buffer> {
   const server = createServer()
   const heard = new Promise<Buffer>((resolve) => {
     server.on('connection', (socket) => {
       socket.on('error', () => {})
       socket.once('data', (chunk: Buffer) => {
-        resolve(Buffer.from(chunk.subarray(0, 64)))
+        resolve(Buffer.from(chunk.subarray(0, KNOCK_LENGTH)))
         socket.destroy()
       })
     })
@@ -216,26 +204,33 @@ async function stealKnock(): Promise<{ knock: Buffer; server: Server }> {
   const member = await start({ listen: [] })
   await member.dial(multiaddr(`/ip4/127.0.0.1/tcp/${port}`)).catch(() => {})
   await member.stop()
-  return { knock: await heard, server }
+  server.close()
+  return await heard
 }
 
-/** A TCP transport whose dialer sends these bytes first. */
-function withPrefix(bytes: Uint8Array): ReturnType<typeof tcp> {
-  const make = tcp()
-  return (components) => {
-    const inner = make(components)
-    const dial = inner.dial.bind(inner)
-    inner.dial = (address, options) => {
-      const upgrader = Object.create(options.upgrader)
-      upgrader.upgradeOutbound = (
-        connection: { send(data: Uint8Array): boolean },
-        upgradeOptions: object,
-      ) => {
-        connection.send(bytes)
-        return Reflect.apply(options.upgrader.upgradeOutbound, options.upgrader, [connection, upgradeOptions])
-      }
-      return dial(address, { ...options, upgrader })
-    }
-    return inner
-  }
+/** Knocks and does TLS with an identity of its own, or none; tells what came back over TLS until the connection ended. */
+async function handshake(
+  port: number,
+  knock: Uint8Array,
+  said?: Uint8Array,
+  key: KeyObject | null = generateKeyPairSync('ed25519').privateKey,
+): Promise<{ secured: boolean; received: number }> {
+  const raw = connect(port, '127.0.0.1').on('error', () => {})
+  raw.write(knock)
+  const identity =
+    key === null
+      ? {}
+      : { key: key.export({ format: 'pem', type: 'pkcs8' }), cert: selfSignedCertificate(key) }
+  const socket = connectTls({ socket: raw, rejectUnauthorized: false, ...identity })
+  const result = { secured: false, received: 0 }
+  socket.on('error', () => {})
+  socket.on('secureConnect', () => {
+    result.secured = true
+    if (said !== undefined) socket.write(said)
+  })
+  socket.on('data', (bytes) => {
+    result.received += bytes.length
+  })
+  await new Promise((resolve) => socket.once('close', resolve))
+  return result
 }
