@@ -165,7 +165,8 @@ export function createLeases(
 
   /** Takes back the lease that would keep everybody waiting, if the node is so much faster. */
   function takeFromSlow(holder: Holder, now: number): boolean {
-    const rate = rateOf(holder)
+    // What it says it could, and what it lately did.
+    const rate = Math.min(rateOf(holder), holder.seenRate)
     if (rate === 0) return false
     for (const grant of grants) {
       if (grant.holder === holder || grant.again || now - grant.grantedAt < CRAWL_MS / 2) continue

@@ -15,6 +15,9 @@ export function lesseeLimit(limits: LedgerLimits, blockSize: number, lessees: It
   return Math.min(limits.maxLessees, Math.max(limits.minLessees, blocksEachSecond))
 }
 
+/** How many times faster another node must be to be left the rest. */
+const MUCH = 2
+
 /**
  * Blocks of the next lease: what takes the node `leaseMs`, at most four times what it had before, and at most half of its
  * equal share of what is not leased yet, so that all uplinks end at about the same time. That is guided self-scheduling
@@ -45,11 +48,10 @@ export function leaseBlocks(
     wanted = Math.max(1, Math.min(Math.round(bytes / blockSize), first * 4))
   }
   if (others.length === 0) return wanted
-  const theirs = others.reduce((sum, other) => sum + rateOf(other), 0)
-  if (rate > 0 && theirs > 0) {
-    const ownBlock = blockSize / rate
-    if (ownBlock > 0.5 + (1.5 * missing * blockSize) / theirs) return 0
-  }
+  // A block that a slow node begins at the end holds up everybody: those much faster are done with all sooner.
+  let faster = 0
+  for (const other of others) if (rateOf(other) > MUCH * rate) faster += rateOf(other)
+  if (rate > 0 && faster > 0 && blockSize / rate > 0.5 + (1.5 * missing * blockSize) / faster) return 0
   const sharers = Math.min(others.length + 1, lessees)
   return Math.min(wanted, Math.max(1, Math.floor((missing - leased) / (2 * sharers))))
 }
