@@ -102,6 +102,8 @@ export async function pullImage(options: {
       complete: false,
     }),
   )
+  // All at once, so that a watcher knows the whole from the start.
+  for (const part of progress) onProgress({ ...part })
   const queue = progress.values()
   const worker = async (): Promise<void> => {
     for (const part of queue) await pullPart(parts, ask, part, onProgress)
@@ -111,6 +113,7 @@ export async function pullImage(options: {
   } catch (error) {
     // The other workers' parts are of no use without this one.
     stop.abort(error)
+    if (options.signal.aborted) throw new ShoalError('ABORTED', 'the pull was cancelled', { cause: error })
     throw error
   }
 

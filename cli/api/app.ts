@@ -67,7 +67,10 @@ function failed(error: unknown, res: Response, log: Log): void {
 /** The management API. It knows nothing of where it listens. */
 export function createApi(deps: ApiDeps): Api {
   const { config, log, manager } = deps
-  const pulls = createPulls({ pull: deps.pull, log })
+  const pulls = createPulls({ pull: deps.pull, wanted: deps.store.records('pulls'), log })
+  pulls
+    .resume()
+    .catch((error) => log.warn({ err: error }, 'pulls of the last run could not be taken up again'))
   const events = createEvents({ manager, pulls, log, ...deps.events })
   const routes = createRoutes({ ...deps, pulls, events, startedAt: Date.now() })
 

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { isShoalError, type Log, ShoalError } from '../../base/index.ts'
+import type { Records } from '../../blockstore/index.ts'
 import type { Sources } from '../../manager/index.ts'
 import { problemOf, tooMany } from './problem.ts'
 import type { PullBlob, PullImage, PullProgress, PullStatus } from './types.ts'
@@ -9,10 +10,17 @@ const MAX_RUNNING = 32
 /** Finished pulls that can still be asked for. */
 const MAX_FINISHED = 64
 
-/** The pulls that were asked for over the API. */
+interface Wanted {
+  reference: string
+  platform?: string
+}
+
+/** The pulls that were asked for over the API. Those that had not ended go on after a restart of the daemon. */
 export interface Pulls {
+  /** Starts again what the last daemon left unfinished. */
+  resume(): Promise<void>
   /** @throws ShoalError with status 429 when too many are under way */
-  start(request: { reference: string; platform?: string }): PullStatus
+  start(request: Wanted): PullStatus
   get(id: string): PullStatus | undefined
   list(): PullStatus[]
   /** False when there is no such pull. A finished one stays as it is. */
@@ -44,15 +52,21 @@ function sumSizes(blobs: PullBlob[]): number | undefined {
 
 export function createPulls({
   pull,
+  wanted,
   log,
   now = Date.now,
 }: {
   pull: PullImage
+  wanted: Records<Wanted>
   log: Log
   now?: () => number
 }): Pulls {
   const pulls = new Map<string, { status: PullStatus; abort: AbortController; ended: Promise<void> }>()
   const listeners = new Set<(pull: PullStatus) => void>()
+  let closing = false
+
+  const remember = (write: Promise<void>): Promise<void> =>
+    write.catch((error) => log.warn({ err: error }, 'a pull could not be noted for a restart'))
 
   function running(): number {
     return [...pulls.values()].filter(({ status }) => status.state === 'running').length
@@ -108,27 +122,40 @@ export function createPulls({
       }
     }
     status.finishedAt = now()
+    if (!closing) await remember(wanted.delete(status.id))
     forgetOldest()
     tell(status)
   }
 
+  function start(request: Wanted): PullStatus {
+    const abort = new AbortController()
+    const status: PullStatus = {
+      id: randomUUID(),
+      ...request,
+      state: 'running',
+      startedAt: now(),
+      blobs: [],
+      bytesHere: 0,
+      sources: { local: 0, peers: 0, upstream: 0 },
+    }
+    const noted = remember(wanted.put(status.id, request))
+    const ended = noted.then(() => run(status, request, abort.signal))
+    pulls.set(status.id, { status, abort, ended })
+    return status
+  }
+
   return {
+    resume: async () => {
+      // Read to its end first: what is started is noted in the same table.
+      const left = await Array.fromAsync(wanted.entries())
+      for (const [id, request] of left) {
+        start(request)
+        await wanted.delete(id)
+      }
+    },
     start: (request) => {
       if (running() >= MAX_RUNNING) throw tooMany(`${MAX_RUNNING} pulls are under way already`)
-      const abort = new AbortController()
-      const status: PullStatus = {
-        id: randomUUID(),
-        ...request,
-        state: 'running',
-        startedAt: now(),
-        blobs: [],
-        bytesHere: 0,
-        sources: { local: 0, peers: 0, upstream: 0 },
-      }
-      const entry = { status, abort, ended: Promise.resolve() }
-      pulls.set(status.id, entry)
-      entry.ended = run(status, request, abort.signal)
-      return status
+      return start(request)
     },
     get: (id) => pulls.get(id)?.status,
     list: () => [...pulls.values()].map(({ status }) => status),
@@ -142,6 +169,7 @@ export function createPulls({
       return () => listeners.delete(listener)
     },
     close: async () => {
+      closing = true
       for (const { abort } of pulls.values()) abort.abort(new ShoalError('ABORTED', 'the daemon is stopping'))
       await Promise.all([...pulls.values()].map(({ ended }) => ended))
     },

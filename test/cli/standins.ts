@@ -96,7 +96,20 @@ export function standInManager(
 }
 
 export function standInStore(): BlockStore {
+  const tables = new Map<string, Map<string, unknown>>()
   return {
+    records: (name: string) => {
+      const table = tables.get(name) ?? new Map<string, unknown>()
+      tables.set(name, table)
+      return {
+        get: async (key: string) => table.get(key),
+        put: async (key: string, value: unknown) => void table.set(key, value),
+        delete: async (key: string) => void table.delete(key),
+        entries: async function* () {
+          yield* table
+        },
+      }
+    },
     usage: () => ({ bytes: 4096, blocks: 3, quota: 1 << 20 }),
     collect: async () => ({ blobs: 1, bytes: 512 }),
     close: async () => {},
