@@ -25,9 +25,10 @@ export interface BlockFiles {
   /** Gives a staged file the block's name, in place of a file that may have it. */
   adopt(staged: string, cid: Cid): Promise<Stamp>
   /** Undefined when there is no such file. The caller closes it with `close`. */
-  open(cid: Cid): Promise<OpenFile | undefined>
-  /** Fills `target` from the file's start, and resolves to the bytes read: fewer when the file is shorter by now. */
-  read(file: OpenFile, target: Buffer): Promise<number>
+  open(cid: Cid): OpenFile | undefined
+  /** Fills `target` from the file's start, and resolves to the bytes read: fewer when the file is shorter by now.
+   * `cached`: it is known to be in memory, so that reading waits for no disk. */
+  read(file: OpenFile, target: Buffer, cached: boolean): Promise<number>
   /** What an open file looks like now. */
   look(file: OpenFile): Stamp
   close(file: OpenFile): void
@@ -59,14 +60,14 @@ export async function openBlockFiles(dir: string): Promise<BlockFiles> {
   return {
     async stage(bytes) {
       const path = join(tmp, (staged++).toString(36))
-      const fd = await openFd(path, 'wx', 0o600)
+      const fd = fs.openSync(path, 'wx', 0o600)
       try {
         try {
           let done = 0
           // A disk that fills up takes a part first and says so on the next write.
           while (done < bytes.length) done += await writeFd(fd, bytes, done)
         } finally {
-          await closeFd(fd)
+          fs.closeSync(fd)
         }
       } catch (error) {
         await unlink(path).catch(ignoreMissing)
@@ -78,18 +79,18 @@ export async function openBlockFiles(dir: string): Promise<BlockFiles> {
     async adopt(path, cid) {
       const target = pathOf(cid)
       try {
-        await rename(path, target)
+        fs.renameSync(path, target)
       } catch (error) {
         if (!isMissing(error)) throw error
         await mkdir(join(blocks, shardOf(cid)), { recursive: true, mode: 0o700 })
-        await rename(path, target)
+        fs.renameSync(path, target)
       }
       return stampOf(fs.statSync(target, { bigint: true }))
     },
-    async open(cid) {
+    open(cid) {
       let fd: number
       try {
-        fd = await openFd(pathOf(cid), 'r')
+        fd = fs.openSync(pathOf(cid), 'r')
       } catch (error) {
         if (isMissing(error)) return undefined
         throw error
@@ -97,8 +98,8 @@ export async function openBlockFiles(dir: string): Promise<BlockFiles> {
       // The inode is in memory once the file is open: this waits for no disk, unlike a trip through the thread pool.
       return { fd, stamp: stampOf(fs.fstatSync(fd, { bigint: true })) }
     },
-    async read(file, target) {
-      let done = 0
+    async read(file, target, cached) {
+      let done = cached ? fs.readSync(file.fd, target, 0, target.length, 0) : 0
       while (done < target.length) {
         const count = await readFd(file.fd, target, done)
         if (count === 0) break
@@ -144,13 +145,8 @@ function ignoreMissing(error: unknown): void {
   if (!isMissing(error)) throw error
 }
 
-// Plain callbacks: one trip through the thread pool each, without the objects that FileHandle makes.
-
-function openFd(path: string, flags: string, mode?: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    fs.open(path, flags, mode, (error, fd) => (error ? reject(error) : resolve(fd)))
-  })
-}
+// Only the bytes go through the thread pool, by plain callbacks: a trip there costs more CPU than what open, rename and close
+// do in the kernel's caches, and on a node that is short of CPU each trip waits for its turn.
 
 function writeFd(fd: number, bytes: Uint8Array, from: number): Promise<number> {
   return new Promise((resolve, reject) => {
@@ -165,17 +161,5 @@ function readFd(fd: number, target: Buffer, from: number): Promise<number> {
     fs.read(fd, target, from, target.length - from, from, (error, count) =>
       error ? reject(error) : resolve(count),
     )
-  })
-}
-
-function closeFd(fd: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    fs.close(fd, (error) => (error ? reject(error) : resolve()))
-  })
-}
-
-function rename(from: string, to: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    fs.rename(from, to, (error) => (error ? reject(error) : resolve()))
   })
 }

@@ -176,7 +176,7 @@ export async function openKeyIndex({
       // Synchronous inside: a look into memory tables and cached pages is shorter than the way to the thread pool.
       return using(async (open) => open.getSync(key))
     },
-    has: (key) => using((open) => open.has(key)),
+    has: (key) => using(async (open) => open.getSync(key) !== undefined),
     hasMany: (keys) => using((open) => open.hasMany(keys)),
     entries: (range) => using((open) => drain(open.iterator(levelRange(range)), range.limit)),
     keys: (range) => using((open) => drain(open.keys(levelRange(range)), range.limit)),

@@ -10,8 +10,12 @@ export interface VerifiedMemo {
   /** The blob that brought the block, when the file is known to be good; undefined: hash it. */
   ownerIfVerified(cid: Cid, stamp: Stamp): Digest | undefined
   verified(cid: Cid, stamp: Stamp, owner: Digest): void
+  /** The file was written or read through a moment ago: its bytes are still in the kernel's memory. */
+  isFresh(cid: Cid): boolean
   forget(cid: Cid): void
 }
+
+const FRESH_MS = 10_000
 
 /**
  * @param capacity entries kept (about 300 bytes each); the least recently used go first
@@ -47,6 +51,7 @@ export function createVerifiedMemo({
         break
       }
     },
+    isFresh: (cid) => now() - (entries.get(cid)?.at ?? Number.NEGATIVE_INFINITY) < FRESH_MS,
     forget(cid) {
       entries.delete(cid)
     },

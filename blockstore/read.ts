@@ -22,7 +22,7 @@ export function createRead({ state, removal }: { state: StoreState; removal: Rem
   async function attempt(cid: Cid, into: Buffer | undefined): Promise<Outcome> {
     let file: OpenFile | undefined
     try {
-      file = await files.open(cid)
+      file = files.open(cid)
     } catch (error) {
       if (errnoOf(error) !== 'EIO') throw error
       return { bad: 'BLOCK_CORRUPT', why: 'the disk cannot read it', seen: files.stamp(cid), indexed: true }
@@ -56,7 +56,7 @@ export function createRead({ state, removal }: { state: StoreState; removal: Rem
       into && into.length >= seen.size ? into.subarray(0, seen.size) : Buffer.allocUnsafe(seen.size)
     let count: number
     try {
-      count = await files.read(file, target)
+      count = await files.read(file, target, verifiedOwner !== undefined && memo.isFresh(cid))
     } catch (error) {
       if (errnoOf(error) !== 'EIO') throw error
       return { bad: 'BLOCK_CORRUPT', why: 'the disk cannot read it', seen, indexed: true }

@@ -38,7 +38,7 @@ export function createManager(deps: {
 }): Manager {
   const { members, rpc, exchange, signer, store, isConnected, log, random = Math.random } = deps
   const self = members.self.id
-  const book = createPeerBook({})
+  const book = createPeerBook({ limits: { minBudget: 4 * 2 ** 20, total: 16 * 2 ** 20 } })
   const pool = createBufferPool({ keep: IDLE_BUFFERS })
   const coordinator = createCoordinator({ members, rpc, store, signer, log, random })
   const desk = createAuditDesk({ members, rpc, coordinator, log })

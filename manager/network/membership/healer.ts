@@ -29,6 +29,8 @@ export interface Healer {
   ): void
   forget(key: string): void
   tick(now: number): void
+  /** When the next tick has something to do, as far as can be told now. */
+  nextDue(): number
   /** Resolves when the first attempt succeeded, or everything known at the start was tried, or there is nothing. */
   readonly settled: Promise<void>
   close(): void
@@ -81,6 +83,13 @@ export function createHealer(options: { random(): number; clock(): number; log: 
       const due = [...trails].filter(([, trail]) => !trail.running && trail.nextAt <= now && !trail.idle())
       due.sort((a, b) => a[1].nextAt - b[1].nextAt)
       for (const [key, trail] of due.slice(0, PARALLEL - running)) void run(key, trail)
+    },
+    nextDue() {
+      let due = Number.POSITIVE_INFINITY
+      if (running >= PARALLEL) return due
+      for (const trail of trails.values())
+        if (!trail.running && !trail.idle()) due = Math.min(due, trail.nextAt)
+      return due
     },
     close() {
       stop.abort()

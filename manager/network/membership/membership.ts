@@ -10,9 +10,9 @@ import { createTalk } from './talk.ts'
 import { realTimers, type Timers, within } from './timers.ts'
 import { createView, isLive } from './view.ts'
 
-const TICK_MS = 100
-/** While a probe or a suspicion runs. */
-const BUSY_TICK_MS = 50
+/** Things due together are done together. */
+const MIN_TICK_MS = 20
+const MAX_TICK_MS = 1000
 /** A timer later than this means that the process was held up. */
 const LATE_MS = 60
 /** A dial into a cut link hangs; a new one starts the kernel's retries afresh. */
@@ -63,7 +63,7 @@ export function createMembership(options: MembershipOptions): MembershipControl 
   let notifying = false
   let spreading = false
   let ticking: unknown
-  let dueAt = now() + TICK_MS
+  let dueAt = now()
   let choresAt = now() + CHORES_EVERY_MS
   let near: Member[] = []
   let far: Member[] = []
@@ -133,6 +133,7 @@ export function createMembership(options: MembershipOptions): MembershipControl 
     }
     spreadSoon()
     notifySoon()
+    hasten()
   }
 
   const follow = (member: Member, previous: Member | undefined): void => {
@@ -229,15 +230,33 @@ export function createMembership(options: MembershipOptions): MembershipControl 
   }
 
   const schedule = (): void => {
-    const ms = prober.busy ? BUSY_TICK_MS : TICK_MS
+    const time = now()
+    // New neighbours are not watched before the next tick.
+    const changed = neighboursOf !== roster.version
+    const wait = changed ? 0 : Math.min(prober.nextDue(), healer.nextDue(), choresAt) - time
+    scheduleIn(Math.min(MAX_TICK_MS, Math.max(MIN_TICK_MS, wait)))
+  }
+
+  const scheduleIn = (ms: number): void => {
     dueAt = now() + ms
     ticking = timers.setTimeout(tick, ms)
   }
 
-  const unsubscribe = links.onClose((id) => {
+  /** Something changed: what is due may be due earlier. */
+  const hasten = (): void => {
+    if (stop.signal.aborted || dueAt - now() <= MIN_TICK_MS) return
+    timers.clearTimeout(ticking)
+    scheduleIn(MIN_TICK_MS)
+  }
+
+  const doubt = (id: PeerId): void => {
     const member = roster.get(id)
-    if (member !== undefined && isLive(member)) prober.doubt(id, now())
-  })
+    if (stop.signal.aborted || id === roster.self.id || member === undefined || !isLive(member)) return
+    prober.doubt(id, now())
+    hasten()
+  }
+
+  const unsubscribe = links.onClose(doubt)
 
   const halt = (): void => {
     if (stop.signal.aborted) return
@@ -263,12 +282,7 @@ export function createMembership(options: MembershipOptions): MembershipControl 
       listeners.add(listener)
       return () => void listeners.delete(listener)
     },
-    doubt(id) {
-      const member = roster.get(id)
-      if (!stop.signal.aborted && id !== roster.self.id && member !== undefined && isLive(member)) {
-        prober.doubt(id, now())
-      }
-    },
+    doubt,
     announce: (change) => roster.announce(change),
     hint(addrs, peer) {
       if (peer === roster.self.id || (peer !== undefined && roster.get(peer)?.state === 'alive')) return

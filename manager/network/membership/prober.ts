@@ -12,7 +12,7 @@ export interface Pace {
   suspicionMs: number
   /** It is pinged at least so often whatever else is heard of it, as pings carry news. */
   newsMs: number
-  /** After another's probe went unanswered, it is pinged when silent for so long: it may be this node that is cut off. */
+  /** Instead of `silenceMs`, for a while after another's probe went unanswered. */
   hurryMs: number
 }
 
@@ -47,10 +47,8 @@ export const FAR: Pace = {
   hurryMs: Number.POSITIVE_INFINITY,
 }
 
-/** Share of the silence, at most: neighbours watch each other, and unequal patience lets one ping serve both. */
-const JITTER = 0.15
-/** New neighbours get their first pings spread over this time. */
-const HEAD_START_MS = 600
+/** After a probe went unanswered, everybody else is probed sooner for so long: it may be this node that is cut off. */
+const HURRY_FOR_MS = 800
 /** While suspect, a member is pinged this often, so that it hears of it. */
 const AGAIN_MS = 300
 /** The least time left for answers that wait unread after this process itself was held up. */
@@ -63,6 +61,13 @@ interface Probe {
   /** The member's own machine said no, which no busy process does. */
   refused: boolean
   denied: boolean
+}
+
+interface Watch {
+  since: number
+  pingedAt: number
+  /** Share of the silence to wait for: neighbours watch each other, and unequal patience lets one ping serve both. */
+  patience: number
 }
 
 export interface Prober {
@@ -82,8 +87,8 @@ export interface Prober {
   doomed(id: PeerId, now: number): boolean
   /** Ends probe and suspicion: it is alive, or it is gone. */
   clear(id: PeerId): void
-  /** True while something is to be decided soon. */
-  readonly busy: boolean
+  /** When the next tick has something to do, as far as can be told now. */
+  nextDue(): number
 }
 
 /**
@@ -106,8 +111,11 @@ export function createProber(options: {
   const { paceOf, heardAt, ping, askOthers, onSilent, onDead, clock, random } = options
   const probes = new Map<PeerId, Probe>()
   const suspicions = new Map<PeerId, { since: number; heardBy: number; deadline: number }>()
-  const watches = new Map<PeerId, { since: number; pingedAt: number; jitter: number }>()
-  let hurry = false
+  const watches = new Map<PeerId, Watch>()
+  let hurryUntil = Number.NEGATIVE_INFINITY
+
+  /** Drawn anew for each ping, so that pings do not come in bursts, which would leave gaps between them. */
+  const patience = (): number => 0.6 + 0.5 * random()
 
   const start = (id: PeerId, now: number): void => {
     if (probes.has(id)) return
@@ -122,7 +130,7 @@ export function createProber(options: {
     const watch = watches.get(id)
     if (watch !== undefined) {
       watch.pingedAt = now
-      watch.jitter = random() * JITTER * paceOf(id).silenceMs
+      watch.patience = patience()
     }
     ping(id).then((outcome) => {
       if (outcome === 'answered') end(id, probe)
@@ -173,7 +181,7 @@ export function createProber(options: {
       else if (now >= probe.deadline) {
         if (probe.phase === 'indirect' || cutOff(now, paceOf(id))) fail(id, probe)
         else {
-          hurry = true
+          hurryUntil = now + HURRY_FOR_MS
           turnToOthers(id, probe)
         }
       }
@@ -194,26 +202,23 @@ export function createProber(options: {
     }
   }
 
-  const watch = (id: PeerId, now: number, hurried: boolean): void => {
+  /** When it is to be pinged, if nothing is heard of it until then. */
+  const dueAt = (id: PeerId, entry: Watch, now: number): number => {
+    const { silenceMs, newsMs, hurryMs } = paceOf(id)
+    const heard = Math.max(heardAt(id), entry.since)
+    const due = Math.min(heard + silenceMs * entry.patience, entry.pingedAt + newsMs)
+    if (suspicions.has(id)) return Math.min(due, entry.pingedAt + AGAIN_MS)
+    return now < hurryUntil ? Math.min(due, heard + hurryMs) : due
+  }
+
+  const watch = (id: PeerId, now: number): void => {
     let entry = watches.get(id)
     if (entry === undefined) {
-      entry = {
-        since: now - random() * HEAD_START_MS,
-        pingedAt: now,
-        jitter: random() * JITTER * paceOf(id).silenceMs,
-      }
+      entry = { since: now - random() * paceOf(id).silenceMs, pingedAt: now, patience: patience() }
       watches.set(id, entry)
     }
     if (probes.has(id)) return
-    const pace = paceOf(id)
-    const silence = now - Math.max(heardAt(id), entry.since)
-    const unpinged = now - entry.pingedAt
-    const due =
-      silence >= pace.silenceMs + entry.jitter ||
-      unpinged >= pace.newsMs ||
-      (hurried && silence >= pace.hurryMs) ||
-      (suspicions.has(id) && unpinged >= AGAIN_MS)
-    if (due) start(id, now)
+    if (now >= dueAt(id, entry, now)) start(id, now)
   }
 
   return {
@@ -225,12 +230,10 @@ export function createProber(options: {
       }
       judgeProbes(now)
       judgeSuspects(now)
-      const hurried = hurry
-      hurry = false
       const current = new Set<PeerId>()
       for (const id of watched) {
         current.add(id)
-        watch(id, now, hurried)
+        watch(id, now)
       }
       for (const id of watches.keys()) if (!current.has(id)) watches.delete(id)
     },
@@ -248,8 +251,12 @@ export function createProber(options: {
       probes.delete(id)
       suspicions.delete(id)
     },
-    get busy() {
-      return probes.size > 0 || suspicions.size > 0
+    nextDue() {
+      let due = Number.POSITIVE_INFINITY
+      for (const { deadline } of probes.values()) due = Math.min(due, deadline)
+      for (const { deadline } of suspicions.values()) due = Math.min(due, deadline)
+      for (const [id, entry] of watches) if (!probes.has(id)) due = Math.min(due, dueAt(id, entry, clock()))
+      return due
     },
   }
 }
