@@ -69,10 +69,14 @@ export interface PlannerLimits {
   /** Not late while bytes of it came within this long, unless it takes `slow` times longer than what counts as late. */
   quietMs: number
   slow: number
+  /** A block of which nothing came for this long is asked of another peer instead, and the first one has failed. */
+  giveUpMs: number
   /** A seeding range without a new block for this long is asked of peers too. */
   seedLateMs: number
   /** Endgame: when no more than this many blocks are missing, all in flight. */
   endgame: number
+  /** Then a second holder is asked where that saves at least this, and half of the time. */
+  gainMs: number
 }
 
 export const DEFAULT_LIMITS: { ledger: LedgerLimits; peers: PeerLimits; planner: PlannerLimits } = {
@@ -117,7 +121,9 @@ export const DEFAULT_LIMITS: { ledger: LedgerLimits; peers: PeerLimits; planner:
     readerLateMs: 150,
     quietMs: 150,
     slow: 4,
+    giveUpMs: 3000,
     seedLateMs: 1000,
     endgame: 8,
+    gainMs: 25,
   },
 }

@@ -11,7 +11,9 @@ const POLL_MS = 50
 const SWEEP_MS = 25
 /** Share of what came whole that may come twice, and the blocks that may in any case. */
 const WASTE = 0.02
-const FREE_WASTE = 3
+const FREE_WASTE = 2
+/** Blocks that may be asked of a second peer at a time where the first sent nothing. */
+const SILENT_HEDGES = 8
 
 /**
  * Chooses blocks and sources for one task. `random` gives numbers in [0, 1). Rarest first is that of B. Cohen, "Incentives
@@ -44,6 +46,8 @@ export function createPlanner(options: {
   let sweptAt = Number.NEGATIVE_INFINITY
   let lookedAt = Number.NEGATIVE_INFINITY
   let backSeen = Number.POSITIVE_INFINITY
+  /** The latest time that was told. */
+  let clock = 0
   let arrivedBytes = 0
   let wastedBytes = 0
 
@@ -71,8 +75,9 @@ export function createPlanner(options: {
   function cancel(flight: Flight, actions: Action[]): void {
     remove(flight)
     book.released(flight.peer, flight.bytes)
-    // Nothing had come of it yet, as far as is known: then the peer most likely had not begun.
-    if (flight.movedAt > flight.startedAt) wastedBytes += flight.bytes
+    // What is overdue without a byte was most likely never sent.
+    const silent = flight.movedAt === flight.startedAt && clock - flight.startedAt > 2 * flight.expectedMs
+    if (!silent) wastedBytes += flight.bytes
     actions.push({ type: 'cancel', index: flight.index, peer: flight.peer })
   }
 
@@ -98,9 +103,13 @@ export function createPlanner(options: {
     if (source.room > 0) source.expectMs = book.expectMs(source.id, blockSize)
   }
 
-  function askSource(source: Source, index: number, hedge: boolean, now: number, actions: Action[]): void {
+  /** False if the source has no room after all: what others were asked for since it was measured may have taken it. */
+  function askSource(source: Source, index: number, hedge: boolean, now: number, actions: Action[]): boolean {
+    measure(source, now)
+    if (source.room < bytesOf(index)) return false
     ask(index, source.id, hedge, now, actions)
     measure(source, now)
+    return true
   }
 
   function isNext(index: number): boolean {
@@ -119,26 +128,40 @@ export function createPlanner(options: {
     return Math.max(flight.notBefore, Math.min(quiet, flight.startedAt + limits.slow * patience))
   }
 
-  function mayWaste(): boolean {
+  /** True if the block may be asked of one more peer, which may turn out to be for nothing. */
+  function mayDouble(first: Flight, now: number): boolean {
     const hedged = flights.all().reduce((sum, flight) => sum + (flight.hedge ? flight.bytes : 0), 0)
-    return wastedBytes + hedged <= WASTE * arrivedBytes + FREE_WASTE * blockSize
+    if (wastedBytes + hedged <= WASTE * arrivedBytes + FREE_WASTE * blockSize) return true
+    // What a peer is overdue with, and sent nothing of, it will hardly have sent for nothing.
+    const overdue = now - first.startedAt >= Math.max(2 * first.expectedMs, limits.readerLateMs)
+    return overdue && first.movedAt === first.startedAt && hedged < SILENT_HEDGES * blockSize
+  }
+
+  /** Ends what has brought nothing for so long that the peer must be taken for dead, if others have the block. */
+  function giveUp(flight: Flight, now: number, actions: Action[]): void {
+    if (now < flight.movedAt + limits.giveUpMs || board.holders(flight.index) < 2) return
+    remove(flight)
+    book.failed(flight.peer, flight.bytes, 'timeout', now)
+    lookedAt = Number.NEGATIVE_INFINITY
+    actions.push({ type: 'cancel', index: flight.index, peer: flight.peer })
   }
 
   function hedge(now: number, actions: Action[]): void {
     if (now < lateAt) return
     lateAt = Number.POSITIVE_INFINITY
     let measured = false
+    for (const flight of flights.all()) giveUp(flight, now, actions)
     for (const flight of flights.all()) {
       const copies = flights.of(flight.index)
-      if (copies.length > 1 || copies[0] !== flight) continue
+      if (copies.length > 1) {
+        lateAt = Math.min(lateAt, flight.movedAt + limits.giveUpMs)
+        continue
+      }
       if (now >= dueAt(flight)) {
         if (!measured) for (const source of sources.list) measure(source, now)
         measured = true
-        const other = mayWaste() ? bestOf(sources.list, flight.index) : undefined
-        if (other !== undefined) {
-          askSource(other, flight.index, true, now, actions)
-          continue
-        }
+        const other = mayDouble(flight, now) ? bestOf(sources.list, flight.index) : undefined
+        if (other !== undefined && askSource(other, flight.index, true, now, actions)) continue
         flight.notBefore = now + limits.quietMs
       }
       lateAt = Math.min(lateAt, dueAt(flight))
@@ -182,12 +205,10 @@ export function createPlanner(options: {
       for (let i = 1; i < able.length; i++) if (able[i]!.expectMs < able[at]!.expectMs) at = i
       const best = able[at]!
       const index = best.room > 0 ? board.rarest(best.words, random) : -1
-      if (index >= 0 && best.room >= bytesOf(index)) askSource(best, index, false, now, actions)
-      else {
-        if (best.room > 0 && index < 0) sources.skip[best.slot] = IDLE
-        able[at] = able[able.length - 1]!
-        able.pop()
-      }
+      if (index >= 0 && askSource(best, index, false, now, actions)) continue
+      if (best.room > 0 && index < 0) sources.skip[best.slot] = IDLE
+      able[at] = able[able.length - 1]!
+      able.pop()
     }
   }
 
@@ -198,15 +219,21 @@ export function createPlanner(options: {
     return missing <= limits.endgame && flights.size >= missing
   }
 
+  /** What is overdue takes half as long again as it took so far, for all that is known. */
+  function remaining(flight: Flight, now: number): number {
+    const elapsed = now - flight.startedAt
+    return Math.max(flight.expectedMs - elapsed, elapsed / 2)
+  }
+
   function askLast(now: number, actions: Action[]): void {
     for (const source of sources.list) measure(source, now)
     for (const first of flights.all()) {
       const copies = flights.of(first.index)
       if (copies[0] !== first || copies.length >= limits.copies) continue
-      const elapsed = now - first.startedAt
-      const left = Math.max(first.expectedMs - elapsed, elapsed / 2)
+      const left = Math.min(...copies.map((flight) => remaining(flight, now)))
       const other = bestOf(sources.list, first.index)
-      if (other === undefined || left < 2 * other.expectMs || !mayWaste()) continue
+      if (other === undefined || left - other.expectMs < Math.max(other.expectMs, limits.gainMs)) continue
+      if (!mayDouble(first, now)) continue
       askSource(other, first.index, true, now, actions)
     }
   }
@@ -271,6 +298,7 @@ export function createPlanner(options: {
       if (flight !== undefined && bytes > 0) flight.movedAt = now
     },
     arrived(index, peer, now) {
+      clock = now
       const flight = flights.find(index, peer)
       if (flight !== undefined) {
         remove(flight)
@@ -293,6 +321,7 @@ export function createPlanner(options: {
     },
 
     next(now) {
+      clock = now
       const actions = cancels
       cancels = []
       if (doubled.length > 0) {
