@@ -8,6 +8,7 @@ import {
   createBlocks,
   createBufferPool,
   createCoordinator,
+  createGossip,
   createTask,
   digestField,
   fields,
@@ -19,7 +20,9 @@ import {
 } from './tasks/index.ts'
 import type { Exchange, Manager, ManagerEvent, Membership, PeerId, Rpc, TaskStatus } from './types.ts'
 
-const IDLE_BUFFERS = 24
+const IDLE_BUFFERS = 16
+/** Bytes asked for and not here yet, from one peer and from all: what a daemon on a node of 1 GB can hold. */
+const IN_FLIGHT = { minBudget: 3 * 2 ** 20, total: 8 * 2 ** 20 }
 const LAN_TROUBLE_MS = 45_000
 /** A node that just started may be the one that is late: so long a pull waits for the first contact with its site. */
 const SETTLE_MS = 2500
@@ -38,11 +41,12 @@ export function createManager(deps: {
 }): Manager {
   const { members, rpc, exchange, signer, store, isConnected, log, random = Math.random } = deps
   const self = members.self.id
-  const book = createPeerBook({ limits: { minBudget: 4 * 2 ** 20, total: 16 * 2 ** 20 } })
+  const book = createPeerBook({ limits: IN_FLIGHT })
   const pool = createBufferPool({ keep: IDLE_BUFFERS })
   const coordinator = createCoordinator({ members, rpc, store, signer, log, random })
   const desk = createAuditDesk({ members, rpc, coordinator, log })
   const announcer = createAnnouncer({ members, rpc, store, signer, log })
+  const gossip = createGossip({ rpc })
   const hints = createHints({ members, rpc, store, log })
   const tasks = new Map<Digest, Promise<Task>>()
   const past: TaskStatus[] = []
@@ -78,9 +82,7 @@ export function createManager(deps: {
   })
 
   rpc.handle('have', async (peer, body) => {
-    const note = readHave(body)
-    const task = tasks.get(note.digest)
-    if (task) (await task).heard(peer, note)
+    for (const note of readHave(body)) live.get(note.digest)?.heard(peer, note)
     return undefined
   })
   rpc.handle('map', async (_peer, body) => {
@@ -110,6 +112,7 @@ export function createManager(deps: {
       coordinator,
       desk,
       announcer,
+      gossip,
       book,
       pool,
       random,
@@ -198,6 +201,7 @@ export function createManager(deps: {
       stopMembers()
       stopDropped()
       await Promise.allSettled([...tasks.values()].map(async (task) => (await task).close()))
+      gossip.close()
       announcer.close()
       coordinator.close()
     },

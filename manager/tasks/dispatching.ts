@@ -10,6 +10,8 @@ const TIMEOUT_MS = 1500
 /** A coordinator that did not answer is passed over for so long. */
 const AVOID_MS = 3000
 const MIN_PAUSE_MS = 15
+/** Between dispatches once blocks are coming: neighbours tell the news themselves. */
+const STEADY_MS = 250
 
 /** The talk of one task with its coordinator: reports what came, learns who has what, gets leases. */
 export interface Dispatching {
@@ -136,7 +138,7 @@ export function createDispatching(deps: {
             for (const cut of answer.cuts) reported.add(cut.index)
           }
           deps.onAnswer(answer)
-          pause = Math.max(MIN_PAUSE_MS, answer.retryMs)
+          pause = Math.max(blocks.bytesHere > 0 ? STEADY_MS : MIN_PAUSE_MS, answer.retryMs)
         } catch (error) {
           if (signal.aborted) return
           log.info({ digest, coordinator: peer, error: String(error) }, 'dispatch failed')

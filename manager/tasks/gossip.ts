@@ -1,53 +1,62 @@
 import type { Digest } from '../../base/index.ts'
-import type { PeerId } from '../../scheduler/index.ts'
+import type { Cut, PeerId } from '../../scheduler/index.ts'
 import type { Rpc } from '../types.ts'
-import type { Blocks } from './blocks.ts'
 import { packHave } from './messages.ts'
 
-const BATCH_MS = 40
-const MAX_NEIGHBOURS = 48
+/** News that nobody else can have yet go soon; the rest is gathered for longer, since each message costs both ends. */
+const FIRST_MS = 15
+const RELAY_MS = 200
+const MAX_INDEXES = 4096
 
-/** Tells the fellow pullers of a blob at first hand what arrived here, so that the coordinator is on nobody's critical path. */
+/**
+ * Tells the fellow pullers at first hand what arrived here, so that the coordinator is on nobody's critical path. One for
+ * all tasks: a neighbour gets one message about all the blobs that it pulls with us.
+ */
 export interface Gossip {
-  /** The peer is pulling the same blob, or no longer. */
-  neighbour(peer: PeerId, pulling: boolean): void
-  readonly neighbours: number
-  got(index: number): void
-  stop(): void
+  /** A block is here. `first`: this node brought it into the site. */
+  got(peers: Iterable<PeerId>, digest: Digest, cut: Cut, first: boolean): void
+  /** The blob is whole: this node wants to hear no more of it. */
+  whole(digest: Digest): void
+  close(): void
 }
 
-export function createGossip(deps: { digest: Digest; blocks: Blocks; rpc: Rpc }): Gossip {
-  const { digest, blocks, rpc } = deps
-  const neighbours = new Set<PeerId>()
-  let fresh: number[] = []
+export function createGossip({ rpc }: { rpc: Rpc }): Gossip {
+  const news = new Map<PeerId, Map<Digest, Cut[]>>()
+  const done = new Set<Digest>()
   let timer: NodeJS.Timeout | undefined
+  let due = Number.POSITIVE_INFINITY
 
   function flush(): void {
     timer = undefined
-    const indexes = fresh
-    fresh = []
-    if (indexes.length === 0) return
-    const cuts = indexes.flatMap((index) => blocks.cut(index) ?? [])
-    const note = packHave({ digest, indexes, cuts, pulling: blocks.missing !== 0 })
-    for (const peer of neighbours) rpc.notify(peer, 'have', note)
+    due = Number.POSITIVE_INFINITY
+    for (const [peer, blobs] of news) {
+      const notes = [...blobs].map(([digest, cuts]) => packHave({ digest, cuts, pulling: !done.has(digest) }))
+      rpc.notify(peer, 'have', notes)
+    }
+    news.clear()
+    done.clear()
+  }
+
+  function flushIn(ms: number): void {
+    const at = performance.now() + ms
+    if (at >= due) return
+    due = at
+    clearTimeout(timer)
+    timer = setTimeout(flush, ms)
   }
 
   return {
-    neighbour(peer, pulling) {
-      if (!pulling) neighbours.delete(peer)
-      else if (neighbours.size < MAX_NEIGHBOURS) neighbours.add(peer)
+    got(peers, digest, cut, first) {
+      for (const peer of peers) {
+        const blobs = news.get(peer) ?? new Map<Digest, Cut[]>()
+        news.set(peer, blobs)
+        const cuts = blobs.get(digest)
+        if (!cuts) blobs.set(digest, [cut])
+        else if (cuts.length < MAX_INDEXES) cuts.push(cut)
+      }
+      if (news.size > 0) flushIn(first ? FIRST_MS : RELAY_MS)
     },
-    get neighbours() {
-      return neighbours.size
-    },
-    got(index) {
-      if (neighbours.size === 0) return
-      fresh.push(index)
-      timer ??= setTimeout(flush, BATCH_MS)
-    },
-    stop() {
-      clearTimeout(timer)
-      flush()
-    },
+    whole: (digest) => void done.add(digest),
+    close: () => clearTimeout(timer),
   }
 }

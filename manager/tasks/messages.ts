@@ -166,27 +166,23 @@ export function readAnswer(body: unknown): DispatchAnswer {
   }
 }
 
-/** A neighbour got blocks: their numbers, and the cuts that name them. */
+/** A neighbour got blocks, named by their cuts. */
 export interface HaveNote {
   digest: Digest
-  indexes: number[]
   cuts: Cut[]
   /** The sender is still pulling and wants to hear in turn. */
   pulling: boolean
 }
 
 export function packHave(note: HaveNote): unknown {
-  return { ...note, cuts: note.cuts.map(packCut) }
+  return [note.digest, note.pulling, note.cuts.map(packCut)]
 }
 
-export function readHave(body: unknown): HaveNote {
-  const f = fields(body)
-  return {
-    digest: digestField(f.digest),
-    indexes: list(f.indexes, 'indexes', MAX_CUTS).map((v) => count(v, 'index', MAX_BLOCKS)),
-    cuts: readCuts(f.cuts),
-    pulling: f.pulling === true,
-  }
+export function readHave(body: unknown): HaveNote[] {
+  return list(body, 'notes', 256).map((value) => {
+    const [digest, pulling, cuts] = list(value, 'note', 3)
+    return { digest: digestField(digest), pulling: pulling === true, cuts: readCuts(cuts) }
+  })
 }
 
 /** A blob's map as far as one node knows it, a page of at most MAX_CUTS cuts at a time. */

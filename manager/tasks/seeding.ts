@@ -7,7 +7,7 @@ import type { BufferPool } from './buffers.ts'
 import { createMeter } from './meter.ts'
 
 /** Blocks of one lease that may be on their way to the disk while the next is being filled. */
-const WRITES = 3
+const WRITES = 2
 
 /** Fetches leased ranges from upstream and cuts them into blocks. */
 export interface Seeding {

@@ -21,7 +21,7 @@ import type { Signer } from './cuts.ts'
 import { createDiskless } from './diskless.ts'
 import { createDispatching } from './dispatching.ts'
 import { createFetching } from './fetching.ts'
-import { createGossip } from './gossip.ts'
+import type { Gossip } from './gossip.ts'
 import { createMapQueries } from './maps.ts'
 import type { HaveNote } from './messages.ts'
 import { createOpenings } from './openings.ts'
@@ -38,6 +38,7 @@ const SETTLE_MS = 250
 /** How long a task that nobody waits for goes on: a client that lost its connection comes back at once. */
 const GRACE_MS = 1500
 const AUDITS = 2
+const MAX_NEIGHBOURS = 48
 
 export interface TaskDeps {
   members: Membership
@@ -48,6 +49,7 @@ export interface TaskDeps {
   coordinator: Coordinator
   desk: AuditDesk
   announcer: Announcer
+  gossip: Gossip
   book: PeerBook
   pool: BufferPool
   random: () => number
@@ -74,7 +76,7 @@ export async function createTask(
   facts: { size?: number; mediaType?: string },
   deps: TaskDeps,
 ): Promise<Task> {
-  const { members, rpc, exchange, store, signer, coordinator, book, pool, random } = deps
+  const { members, rpc, exchange, store, signer, coordinator, gossip, book, pool, random } = deps
   const log = deps.log.child({ digest })
   const self = members.self.id
   const release = store.hold(digest)
@@ -85,6 +87,8 @@ export async function createTask(
     onIdle: () => void close(),
   })
   const readers = new Map<number, number>()
+  /** Fellow pullers, who are told at first hand what arrives. */
+  const neighbours = new Set<PeerId>()
   const sources: Sources = { local: blocks.bytesHere, peers: 0, upstream: 0 }
   /** Blocks that were given out and proved wrong; in order of discovery. */
   const replaced: number[] = []
@@ -122,14 +126,14 @@ export async function createTask(
     deps.onBytes(from, bytes.byteLength)
     work.verifier.offer(index, bytes)
     work.planner.got(index)
-    if (!diskless.active) work.gossip.got(index)
+    const cut = blocks.cut(index)
+    if (cut && !diskless.active) gossip.got(neighbours, digest, cut, from === 'upstream')
     report()
   }
 
   function createWork() {
     const planner = createPlanner({ blockSize: BLOCK_SIZE, book, priority: openings.priority, random })
     const verifier = createVerifier({ blocks, pool })
-    const gossip = createGossip({ digest, blocks, rpc })
     const dispatching = createDispatching({
       digest,
       blocks,
@@ -169,7 +173,7 @@ export async function createTask(
       if (blocks.has(index)) planner.got(index)
     }
     for (const [id, index] of readers) planner.reader(id, index)
-    return { planner, verifier, gossip, dispatching, seeding, fetching, maps }
+    return { planner, verifier, dispatching, seeding, fetching, maps }
   }
 
   const diskless = createDiskless({
@@ -191,6 +195,11 @@ export async function createTask(
   })
   let work = createWork()
 
+  function neighbour(peer: PeerId, pulling: boolean): void {
+    if (!pulling) neighbours.delete(peer)
+    else if (neighbours.size < MAX_NEIGHBOURS) neighbours.add(peer)
+  }
+
   function learned(indexes: readonly number[]): void {
     for (const index of indexes) work.planner.known(index)
     work.fetching.pump()
@@ -209,7 +218,7 @@ export async function createTask(
     peers = answer.holders.length
     for (const holder of answer.holders) {
       work.planner.peer(holder.peer, holder.have)
-      work.gossip.neighbour(holder.peer, holder.pulling)
+      neighbour(holder.peer, holder.pulling)
     }
     // Bytes are on their way to the site: whoever waits for this blob need not wait for the first of them.
     if (
@@ -299,6 +308,7 @@ export async function createTask(
         work.dispatching.revise()
       }
       verified = true
+      gossip.whole(digest)
       if (!diskless.active) await store.markComplete(digest)
       blocks.bell.ring()
       abort.abort()
@@ -324,7 +334,6 @@ export async function createTask(
   }
 
   async function stopWork(): Promise<void> {
-    work.gossip.stop()
     work.maps.stop()
     await Promise.all([work.seeding.stop(), work.fetching.stop()])
   }
@@ -427,8 +436,8 @@ export async function createTask(
     open,
     heard(peer, note) {
       learned(blocks.learn(note.cuts))
-      for (const index of note.indexes) work.planner.peerHas(peer, index)
-      work.gossip.neighbour(peer, note.pulling)
+      for (const { index } of note.cuts) work.planner.peerHas(peer, index)
+      neighbour(peer, note.pulling)
       work.fetching.pump()
     },
     lost(offsets) {
