@@ -8,14 +8,13 @@ import { fetchStatus } from './status-client.ts'
 
 /** Libp2p's port where a DNS name comes without one. */
 export const DEFAULT_PORT = 5082
-const CONTACT_MS = 5000
 const MAX_HOSTS = 16
 
 /** A place where members may be found. */
 export interface BootstrapSource {
   /** As the user wrote it. */
   name: string
-  /** Connects to those it leads to, this node itself left out. @throws PEER_GONE when nobody is there now */
+  /** Connects to those it leads to, this node itself left out. @throws PEER_GONE when nobody is there now, or what `signal` aborts with */
   contact(links: Links, signal: AbortSignal): Promise<PeerId[]>
 }
 
@@ -35,9 +34,8 @@ export function parseBootstrap(text: string, log: Log): BootstrapSource {
   return {
     name: text,
     async contact(links, signal) {
-      const limited = AbortSignal.any([signal, AbortSignal.timeout(CONTACT_MS)])
-      const targets = await resolve(limited)
-      const results = await Promise.allSettled(targets.map((target) => links.connect(target, limited)))
+      const targets = await resolve(signal)
+      const results = await Promise.allSettled(targets.map((target) => links.connect(target, signal)))
       const found = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
       const failures = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []))
       const lost = failures.filter((error) => !(error instanceof ShoalError && error.code === 'LOOP'))

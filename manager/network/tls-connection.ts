@@ -17,6 +17,8 @@ export class TlsConnection extends AbstractMultiaddrConnection {
     const { socket, remoteAddr, direction, log, onBytes } = init
     super({ remoteAddr, direction, log })
     this.#socket = socket
+    // The handshake was a sign of life.
+    onBytes()
     socket.on('data', (bytes: Buffer) => {
       onBytes()
       this.onData(bytes)

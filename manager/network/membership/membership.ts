@@ -16,7 +16,9 @@ const MAX_TICK_MS = 1000
 /** A timer later than this means that the process was held up. */
 const LATE_MS = 60
 /** A dial into a cut link hangs; a new one starts the kernel's retries afresh. */
-const CONNECT_MS = 3000
+const CONNECT_MS = 3500
+/** Asking a name server and an API takes a few round trips more. */
+const BOOTSTRAP_MS = 8000
 const CHORES_EVERY_MS = 10_000
 const HOUR_MS = 3_600_000
 const DEAD_FOR_MS = 24 * HOUR_MS
@@ -72,7 +74,7 @@ export function createMembership(options: MembershipOptions): MembershipControl 
   let alone = false
 
   const roster = createRoster({
-    self: { ...options.self, state: 'alive', incarnation: wallClock() },
+    self: { ...options.self, state: 'alive', incarnation: Math.floor(wallClock()) },
     doomed: (id) => prober.doomed(id, now()),
     onUpdate: (member, previous) => onUpdate(member, previous),
   })
@@ -164,10 +166,12 @@ export function createMembership(options: MembershipOptions): MembershipControl 
     const found = new Set<PeerId>()
     healer.follow(`bootstrap ${source.name}`, {
       attempt: async (signal) => {
-        const contacts = await source.contact(links, signal)
+        const contacts = await within(timers, BOOTSTRAP_MS, signal, (limit) => source.contact(links, limit))
         const syncs = await Promise.allSettled(
           contacts.map((id) => talk.sync(id, signal).then(() => found.add(id))),
         )
+        for (const sync of syncs)
+          if (sync.status === 'rejected') log.debug({ err: sync.reason }, 'members not compared')
         return syncs.some((sync) => sync.status === 'fulfilled')
       },
       idle: () => [...found].some((id) => roster.get(id)?.state === 'alive'),

@@ -34,7 +34,7 @@ const NEAR: Pace = {
  * others believe it. Keeps the cost of idling nearly the same in sites of all sizes.
  */
 export function nearPace(neighbours: number): Pace {
-  return { ...NEAR, silenceMs: Math.min(NEAR.silenceMs + 200 * Math.max(0, neighbours - 1), 1500) }
+  return { ...NEAR, silenceMs: Math.min(NEAR.silenceMs + 200 * Math.max(0, neighbours - 1), 1600) }
 }
 
 /** Between sites: links are thin, and nothing urgent depends on it. */
@@ -179,11 +179,9 @@ export function createProber(options: {
     for (const [id, probe] of probes) {
       if (heardAt(id) > probe.startedAt) probes.delete(id)
       else if (now >= probe.deadline) {
+        hurryUntil = now + HURRY_FOR_MS
         if (probe.phase === 'indirect' || cutOff(now, paceOf(id))) fail(id, probe)
-        else {
-          hurryUntil = now + HURRY_FOR_MS
-          turnToOthers(id, probe)
-        }
+        else turnToOthers(id, probe)
       }
     }
   }
@@ -207,7 +205,7 @@ export function createProber(options: {
     const { silenceMs, newsMs, hurryMs } = paceOf(id)
     const heard = Math.max(heardAt(id), entry.since)
     const due = Math.min(heard + silenceMs * entry.patience, entry.pingedAt + newsMs)
-    if (suspicions.has(id)) return Math.min(due, entry.pingedAt + AGAIN_MS)
+    if (suspicions.has(id)) return entry.pingedAt + AGAIN_MS
     return now < hurryUntil ? Math.min(due, heard + hurryMs) : due
   }
 
