@@ -7,6 +7,14 @@ const HIGH_WATER = 128 * 1024
 const DRAIN_BYTES = 64 * 1024
 const DRAIN_MS = 1000
 
+/**
+ * A link that is slower than the CPU brings a body packet by packet, and each costs a turn of everything from the socket up.
+ * Past its first bytes, a body that comes in small chunks is read in breaths: the kernel gathers meanwhile.
+ */
+const FIRST_BYTES = 128 * 1024
+const SMALL = 16 * 1024
+const BREATH_MS = 5
+
 /** The connection's side of a body. */
 export interface Flow {
   pause(): void
@@ -51,8 +59,10 @@ export function createBody(options: {
   let error: Error | undefined
   let waiter: { resolve(value: IteratorResult<Uint8Array>): void; reject(error: Error): void } | undefined
   let given: Uint8Array | undefined
+  const kept = new WeakSet<Uint8Array>()
   let waitingSince = 0
   let timer: NodeJS.Timeout | undefined
+  let breath: NodeJS.Timeout | undefined
 
   const onAbort = (): void => {
     queue = []
@@ -109,6 +119,7 @@ export function createBody(options: {
         flow.abort(new Error('more bytes than announced'))
         return
       }
+      if (chunk.length < SMALL && received > FIRST_BYTES) breathe(chunk)
       if (waiter) {
         const { resolve } = waiter
         waiter = undefined
@@ -120,7 +131,7 @@ export function createBody(options: {
       queued += chunk.length
       if (queued >= HIGH_WATER && !paused) {
         paused = true
-        flow.pause()
+        pause(chunk)
       }
     },
     end() {
@@ -137,7 +148,22 @@ export function createBody(options: {
   function resume(): void {
     if (!paused) return
     paused = false
-    flow.resume()
+    if (!breath) flow.resume()
+  }
+
+  /** The parser stops in the middle of what it was given, and goes on there: the chunk's memory stays its own. */
+  function pause(chunk: Uint8Array): void {
+    kept.add(chunk)
+    flow.pause()
+  }
+
+  function breathe(chunk: Uint8Array): void {
+    if (breath) return
+    pause(chunk)
+    breath = setTimeout(() => {
+      breath = undefined
+      if (!paused) flow.resume()
+    }, BREATH_MS)
   }
 
   let drainLimit = 0
@@ -160,7 +186,7 @@ export function createBody(options: {
   }
 
   function next(): Promise<IteratorResult<Uint8Array>> {
-    if (given) free(given)
+    if (given && !kept.has(given)) free(given)
     given = undefined
     const chunk = queue.shift()
     if (chunk) {
