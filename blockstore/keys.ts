@@ -20,7 +20,7 @@ export const BLOCKS = 'block/'
 
 /** The directory of a block's file: the CID's end, as its start is the same for all. */
 export function shardOf(cid: Cid): string {
-  return cid.slice(-2)
+  return cid.slice(-1)
 }
 
 export function blobKey(digest: Digest): string {

@@ -53,7 +53,7 @@ export async function putBlob(
 }
 
 export function blockPath(dir: string, cid: Cid): string {
-  return join(dir, 'blocks', cid.slice(-2), cid)
+  return join(dir, 'blocks', cid.slice(-1), cid)
 }
 
 /** Names of all block files. */
