@@ -34,7 +34,7 @@ const NEAR: Pace = {
  * others believe it. Keeps the cost of idling nearly the same in sites of all sizes.
  */
 export function nearPace(neighbours: number): Pace {
-  return { ...NEAR, silenceMs: Math.min(NEAR.silenceMs + 200 * Math.max(0, neighbours - 1), 1600) }
+  return { ...NEAR, silenceMs: Math.min(NEAR.silenceMs + 250 * Math.max(0, neighbours - 1), 2000) }
 }
 
 /** Between sites: links are thin, and nothing urgent depends on it. */

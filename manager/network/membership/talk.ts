@@ -180,6 +180,8 @@ export function createTalk(options: {
       const fresh = roster.freshNews()
       if (fresh.length === 0) return
       for (const { id } of peers) {
+        // The first ping will connect to it and bring the news; a second dial beside it would leave two connections.
+        if (!links.connected(id)) continue
         const news = fresh
           .filter(({ from, member }) => from !== id && member.id !== id)
           .map(({ member }) => member)
