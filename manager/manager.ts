@@ -18,7 +18,16 @@ import {
   type Signer,
   type Task,
 } from './tasks/index.ts'
-import type { Exchange, Manager, ManagerEvent, Membership, PeerId, Rpc, TaskStatus } from './types.ts'
+import type {
+  Exchange,
+  Manager,
+  ManagerEvent,
+  Membership,
+  PeerId,
+  Priority,
+  Rpc,
+  TaskStatus,
+} from './types.ts'
 
 const IDLE_BUFFERS = 16
 /** Bytes asked for and not here yet, from one peer and from all: what a daemon on a node of 1 GB can hold. */
@@ -36,10 +45,13 @@ export function createManager(deps: {
   signer: Signer
   store: BlockStore
   isConnected: (peer: PeerId) => boolean
+  /** Resolves when so many more bytes may come from upstream; absent: at once. */
+  mayReceive?: (bytes: number, priority: Priority) => Promise<void>
   log: Log
   random?: () => number
 }): Manager {
   const { members, rpc, exchange, signer, store, isConnected, log, random = Math.random } = deps
+  const { mayReceive = async () => {} } = deps
   const self = members.self.id
   const book = createPeerBook({ limits: IN_FLIGHT })
   const pool = createBufferPool({ keep: IDLE_BUFFERS })
@@ -117,6 +129,7 @@ export function createManager(deps: {
       pool,
       random,
       log,
+      mayReceive,
       lanTrouble: () => performance.now() - lossAt < LAN_TROUBLE_MS,
       onBytes(source, count) {
         totals[source === 'peers' ? 'peersIn' : source] += count

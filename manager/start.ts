@@ -3,7 +3,7 @@ import type { BlockStore } from '../blockstore/index.ts'
 import { createManager } from './manager.ts'
 import { createNetwork, type EncrypterName } from './network/index.ts'
 import type { Manager } from './types.ts'
-import { createExchange, createRpc } from './wire/index.ts'
+import { createBucket, createExchange, createRpc } from './wire/index.ts'
 
 export interface ManagerOptions {
   /** Holds the node's identity and, where no file is given, the cluster key. */
@@ -17,7 +17,7 @@ export interface ManagerOptions {
   clusterKeyFile?: string
   encrypter?: EncrypterName
   mdns?: boolean
-  /** Bytes a second, to and from peers; undefined: no limit. */
+  /** Bytes a second, to peers and from peers and upstream together; undefined: no limit. */
   uploadRate?: number
   downloadRate?: number
   /** HOST:PORT of the registry and the API where they are not on loopback only. */
@@ -52,10 +52,12 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
   try {
     const rpc = await createRpc({ node, log })
     closers.push(() => rpc.close())
+    const download = createBucket({ rate: options.downloadRate })
     const exchange = await createExchange({
       node,
+      download,
       provide: (cid, _signal, into) => store.read(cid, into ? { into } : {}),
-      limits: { uploadRate: options.uploadRate, downloadRate: options.downloadRate },
+      limits: { uploadRate: options.uploadRate },
       log,
     })
     closers.push(() => exchange.close())
@@ -74,6 +76,10 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
       exchange,
       signer: { id: identity.peerId, sign: identity.sign, verify: identity.verify },
       store,
+      mayReceive: (bytes, priority) =>
+        new Promise((resolve) => {
+          if (download.take(bytes, priority, resolve)) resolve()
+        }),
       isConnected: (peer) => node.getConnections().some((open) => open.remotePeer.toString() === peer),
       log,
     })

@@ -36,7 +36,8 @@ export function createSeeding(deps: {
   origin: () => Origin | undefined
   /** A block was stored; `bytes` are valid during the call. */
   onBlock: (index: number, bytes: Uint8Array) => void
-  onBytes: (count: number) => void
+  /** Bytes came; the next are read when the promise settles. */
+  onBytes: (count: number) => Promise<void>
   onRelease: (lease: Lease, reason: ReleaseReason, detail?: string) => void
   onDenied: (origin: Origin, error: unknown) => void
   /** The disk is full. */
@@ -155,7 +156,7 @@ export function createSeeding(deps: {
       for await (const chunk of body) {
         run.abort.signal.throwIfAborted()
         meter.add(chunk.byteLength)
-        deps.onBytes(chunk.byteLength)
+        const mayGoOn = deps.onBytes(chunk.byteLength)
         for (let at = 0; at < chunk.byteLength; ) {
           const part = Math.min(chunk.byteLength - at, BLOCK_SIZE - filled)
           buffer.set(chunk.subarray(at, at + part), filled)
@@ -163,6 +164,7 @@ export function createSeeding(deps: {
           filled += part
           if (filled === BLOCK_SIZE) await flush()
         }
+        await mayGoOn
       }
       const total = index * BLOCK_SIZE + filled
       if (filled > 0 && (blocks.size === undefined || total === blocks.size)) await flush()

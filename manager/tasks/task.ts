@@ -54,6 +54,7 @@ export interface TaskDeps {
   pool: BufferPool
   random: () => number
   log: Log
+  mayReceive: (bytes: number, priority: Priority) => Promise<void>
   /** A member was lost a moment ago: the network is the likely culprit. */
   lanTrouble: () => boolean
   onBytes: (source: keyof Sources, count: number) => void
@@ -149,7 +150,10 @@ export async function createTask(
       pool,
       origin: openings.origin,
       onBlock: (index, bytes) => arrived(index, bytes, 'upstream'),
-      onBytes: move,
+      onBytes: (count) => {
+        move()
+        return deps.mayReceive(count, openings.priority)
+      },
       onRelease: (lease, reason, detail) => dispatching.release(lease.id, reason, detail),
       onDenied: openings.refused,
       onFull: () => diskless.start(),

@@ -1,7 +1,7 @@
 import type { Log } from '../../base/index.ts'
 import type { Exchange, ExchangeTotals, PeerId } from '../types.ts'
 import { HEADER, MAX_CHUNK } from './blockframes.ts'
-import { createBucket } from './bucket.ts'
+import { type Bucket, createBucket } from './bucket.ts'
 import { createExchangeClient } from './exchange-client.ts'
 import { createExchangeServer } from './exchange-server.ts'
 import { openStream, type WireNode } from './streams.ts'
@@ -49,12 +49,14 @@ export async function createExchange(deps: {
   node: WireNode
   provide: Provide
   limits?: ExchangeLimits
+  /** What may be received: shared with whatever else comes in over the same link. Default: one of its own. */
+  download?: Bucket
   log: Log
 }): Promise<OpenExchange> {
   const { node, provide, limits = {}, log } = deps
   const { maxUploads = 8, maxQueued = 64, streams = 1, chunk = 128 * 1024 - HEADER } = limits
   const upload = createBucket({ rate: limits.uploadRate })
-  const download = createBucket({ rate: limits.downloadRate })
+  const download = deps.download ?? createBucket({ rate: limits.downloadRate })
   const all: ExchangeTotals = { sent: 0, received: 0 }
   const byPeer = new Map<PeerId, ExchangeTotals>()
   const accused = new Set<PeerId>()

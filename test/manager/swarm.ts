@@ -21,6 +21,12 @@ export interface SwarmNode {
   stop(): Promise<void>
 }
 
+export interface SwarmNodeOptions {
+  dir?: string
+  quota?: number
+  mayReceive?: (bytes: number) => Promise<void>
+}
+
 export interface Upstream {
   blobs: Map<Digest, Buffer>
   /** Body bytes that crossed the uplink. */
@@ -39,7 +45,7 @@ export interface Upstream {
 export interface Swarm {
   upstream: Upstream
   nodes: SwarmNode[]
-  add(options?: { dir?: string; quota?: number }): Promise<SwarmNode>
+  add(options?: SwarmNodeOptions): Promise<SwarmNode>
   /** The node is gone at once, as after kill -9. */
   kill(node: SwarmNode): Promise<void>
   cut(node: SwarmNode, isCut: boolean): void
@@ -151,7 +157,7 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
     }
   }
 
-  async function add({ dir, quota }: { dir?: string; quota?: number } = {}): Promise<SwarmNode> {
+  async function add({ dir, quota, mayReceive }: SwarmNodeOptions = {}): Promise<SwarmNode> {
     const n = count++
     const id = `node${n}`
     const home = dir ?? join(root, id)
@@ -191,6 +197,7 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
       },
       store,
       isConnected: (peer) => reachable(id, peer),
+      ...(mayReceive ? { mayReceive } : {}),
       log: log.child({ node: id }),
     })
     const node: SwarmNode = {

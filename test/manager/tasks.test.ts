@@ -192,6 +192,25 @@ describe('tasks of a site', () => {
     assert.equal(await a!.manager.holds(digest), true)
   })
 
+  it('takes no more from upstream than its limit lets it', async () => {
+    let asked = 0
+    let open = (): void => {}
+    const opened = new Promise<void>((resolve) => {
+      open = resolve
+    })
+    const mayReceive = async (bytes: number): Promise<void> => {
+      asked += bytes
+      if (asked > MIB) await opened
+    }
+    const node = await swarm.add({ mayReceive })
+    const digest = swarm.upstream.add(4 * MIB)
+    const pulled = pull(swarm, node, digest)
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    assert.ok(asked > MIB && swarm.upstream.bytes < 2 * MIB, `${swarm.upstream.bytes} came`)
+    open()
+    await pulled
+  })
+
   it('stops what nobody waits for', async () => {
     const node = await swarm.add()
     const digest = swarm.upstream.add(64 * MIB)
