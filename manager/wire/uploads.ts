@@ -55,6 +55,8 @@ interface Queue {
 export const PARK_MS = 1000
 /** The pool is given up when nothing was uploaded for so long. */
 const IDLE_MS = 10_000
+/** Why a finished request's signal aborts. Made once: an error for each block would cost more than the abort. */
+const OVER = new Error('the request is over')
 
 /**
  * Decides whose block is loaded next and bounds what is loaded at once: `maxBytes` in all and `perPeer` blocks for one peer.
@@ -196,7 +198,7 @@ export function createUploadDesk(deps: {
       if (job.state === 'over') return
       const { state } = job
       job.state = 'over'
-      job.abort.abort()
+      job.abort.abort(OVER)
       if (state === 'queued') {
         const queue = queueOf(job.peer)
         const list = queue[job.priority]
