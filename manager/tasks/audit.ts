@@ -164,7 +164,7 @@ export async function settleMismatch(deps: {
     try {
       return readReply(await rpc.request(peer, 'audit', { digest, ...say }, { timeoutMs: 2000, signal }))
     } catch (error) {
-      log.debug({ digest, peer, error: String(error) }, 'audit desk did not answer')
+      log.debug({ peer, error: String(error) }, 'audit desk did not answer')
       return { wait: true }
     }
   }

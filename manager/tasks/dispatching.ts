@@ -141,7 +141,7 @@ export function createDispatching(deps: {
           pause = Math.max(blocks.bytesHere > 0 ? STEADY_MS : MIN_PAUSE_MS, answer.retryMs)
         } catch (error) {
           if (signal.aborted) return
-          log.info({ digest, coordinator: peer, error: String(error) }, 'dispatch failed')
+          log.info({ coordinator: peer, error: String(error) }, 'dispatch failed')
           if (peer !== self) {
             avoid.set(peer, Date.now() + AVOID_MS)
             members.doubt(peer)

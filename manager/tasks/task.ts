@@ -1,34 +1,22 @@
 /**
- * A blob on its way to this node. The task owns the talk with the coordinator (dispatching), the leases (seeding), the
- * asking of peers (fetching), the running hash (verifier) and the readers; `blocks` is the one place that knows what is here.
+ * A blob on its way to this node. The task owns the readers, the verdict and the end; `blocks` is the one place that knows what
+ * is here, and `work` holds the parts that fetch what is missing.
  */
 import { type Digest, type Log, ShoalError } from '../../base/index.ts'
-import { BLOCK_SIZE, type BlockStore } from '../../blockstore/index.ts'
-import {
-  createPlanner,
-  type DispatchAnswer,
-  type PeerBook,
-  type PeerId,
-  type Priority,
-} from '../../scheduler/index.ts'
-import type { Exchange, Membership, OpenBlob, Origin, Rpc, Sources, TaskStatus } from '../types.ts'
+import type { BlockStore } from '../../blockstore/index.ts'
+import type { DispatchAnswer, PeerId, Priority } from '../../scheduler/index.ts'
+import type { OpenBlob, Origin, Sources, TaskStatus } from '../types.ts'
 import type { Announcer } from './announcer.ts'
 import { type AuditDesk, settleMismatch } from './audit.ts'
 import { createBlocks } from './blocks.ts'
-import type { BufferPool } from './buffers.ts'
-import type { Coordinator } from './coordinator.ts'
 import type { Signer } from './cuts.ts'
 import { createDiskless } from './diskless.ts'
-import { createDispatching } from './dispatching.ts'
-import { createFetching } from './fetching.ts'
 import type { Gossip } from './gossip.ts'
-import { createMapQueries } from './maps.ts'
 import type { HaveNote } from './messages.ts'
 import { createOpenings } from './openings.ts'
 import { refusalError, toShoalError } from './outcome.ts'
 import { readBlob } from './reading.ts'
-import { createSeeding } from './seeding.ts'
-import { createVerifier } from './verifier.ts'
+import { createWork, type Work, type WorkPlace } from './work.ts'
 
 /** Nothing came and nobody can send: so long a reader is kept waiting, and longer when the LAN itself just broke. */
 const PATIENCE_MS = 8000
@@ -40,21 +28,13 @@ const GRACE_MS = 1500
 const AUDITS = 2
 const MAX_NEIGHBOURS = 48
 
-export interface TaskDeps {
-  members: Membership
-  rpc: Rpc
-  exchange: Exchange
+export interface TaskDeps extends WorkPlace {
   store: BlockStore
   signer: Signer
-  coordinator: Coordinator
   desk: AuditDesk
   announcer: Announcer
   gossip: Gossip
-  book: PeerBook
-  pool: BufferPool
-  random: () => number
   log: Log
-  mayReceive: (bytes: number, priority: Priority) => Promise<void>
   /** A member was lost a moment ago: the network is the likely culprit. */
   lanTrouble: () => boolean
   onBytes: (source: keyof Sources, count: number) => void
@@ -77,7 +57,7 @@ export async function createTask(
   facts: { size?: number; mediaType?: string },
   deps: TaskDeps,
 ): Promise<Task> {
-  const { members, rpc, exchange, store, signer, coordinator, gossip, book, pool, random } = deps
+  const { members, rpc, store, signer, gossip, pool } = deps
   const log = deps.log.child({ digest })
   const self = members.self.id
   const release = store.hold(digest)
@@ -132,54 +112,6 @@ export async function createTask(
     report()
   }
 
-  function createWork() {
-    const planner = createPlanner({ blockSize: BLOCK_SIZE, book, priority: openings.priority, random })
-    const verifier = createVerifier({ blocks, pool })
-    const dispatching = createDispatching({
-      digest,
-      blocks,
-      members,
-      rpc,
-      coordinator,
-      seed: () => (openings.origin() && !diskless.active ? { rate: Math.round(seeding.rate()) } : undefined),
-      onAnswer: apply,
-      log,
-    })
-    const seeding = createSeeding({
-      blocks,
-      pool,
-      origin: openings.origin,
-      onBlock: (index, bytes) => arrived(index, bytes, 'upstream'),
-      onBytes: (count) => {
-        move()
-        return deps.mayReceive(count, openings.priority)
-      },
-      onRelease: (lease, reason, detail) => dispatching.release(lease.id, reason, detail),
-      onDenied: openings.refused,
-      onFull: () => diskless.start(),
-      onHalf: () => dispatching.kick(),
-      log,
-    })
-    const fetching = createFetching({
-      blocks,
-      planner,
-      exchange,
-      pool,
-      priority: () => openings.priority,
-      onBlock: (index, bytes) => arrived(index, bytes, 'peers'),
-      onFull: () => diskless.start(),
-      keep: (index, bytes) => diskless.keep(index, bytes),
-      log,
-    })
-    const maps = createMapQueries({ blocks, rpc, onCuts: learned, log })
-    for (const { index } of blocks.cuts()) {
-      planner.known(index)
-      if (blocks.has(index)) planner.got(index)
-    }
-    for (const [id, index] of readers) planner.reader(id, index)
-    return { planner, verifier, dispatching, seeding, fetching, maps }
-  }
-
   const diskless = createDiskless({
     blocks,
     signer,
@@ -197,7 +129,19 @@ export async function createTask(
     onGone: (index) => work.planner.lost(index),
     log,
   })
-  let work = createWork()
+  const startWork = (): Work =>
+    createWork(deps, {
+      blocks,
+      openings,
+      diskless,
+      readers,
+      onBlock: arrived,
+      onAnswer: apply,
+      onCuts: learned,
+      onMove: move,
+      log,
+    })
+  let work = startWork()
 
   function neighbour(peer: PeerId, pulling: boolean): void {
     if (!pulling) neighbours.delete(peer)
@@ -317,12 +261,12 @@ export async function createTask(
       blocks.bell.ring()
       abort.abort()
       await talk
-      await stopWork()
+      await work.stop()
       await work.dispatching.finish()
       if (!diskless.active) deps.announcer.complete(digest)
       finished.resolve()
       report(true)
-      work = createWork()
+      work = startWork()
       round = undefined
       if (blocks.missing !== 0 && !diskless.active) ensureRunning()
     } finally {
@@ -337,18 +281,13 @@ export async function createTask(
     return true
   }
 
-  async function stopWork(): Promise<void> {
-    work.maps.stop()
-    await Promise.all([work.seeding.stop(), work.fetching.stop()])
-  }
-
   async function close(): Promise<void> {
     if (ending.signal.aborted) return
     openings.stop()
     ending.abort(failure ?? new ShoalError('ABORTED', 'nobody waits for the blob any more'))
     deps.onEnd()
     await round?.finished
-    await stopWork()
+    await work.stop()
     if (!verified) await work.dispatching.finish()
     release()
     blocks.bell.ring()
