@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { describe, test } from 'node:test'
 import { completionScript } from '../../cli/completion.ts'
@@ -39,11 +42,12 @@ describe('completion', () => {
   })
 
   for (const shell of SHELLS) {
-    test(`${shell} takes the script`, { skip: missing(shell) }, () => {
-      const { status, stderr } = spawnSync(shell, ['-n'], {
-        input: completionScript(program, shell),
-        encoding: 'utf8',
-      })
+    test(`${shell} takes the script`, { skip: missing(shell) }, (t) => {
+      const dir = mkdtempSync(join(tmpdir(), 'shoal-completion-'))
+      t.after(() => rmSync(dir, { recursive: true }))
+      const file = join(dir, `completion.${shell}`)
+      writeFileSync(file, completionScript(program, shell))
+      const { status, stderr } = spawnSync(shell, ['-n', file], { encoding: 'utf8' })
       assert.deepEqual([status, stderr], [0, ''])
     })
 
