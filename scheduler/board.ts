@@ -17,11 +17,8 @@ export interface Board {
   readonly here: number
   /** Blocks that could be asked for: known, not here, not in flight, not being seeded. */
   readonly free: number
-  /**
-   * The rarest free block among those that the words name, ties at random; -1 if there is none. Where a range is given,
-   * among the words of 32 blocks that it touches.
-   */
-  rarest(words: Uint32Array, random: () => number, from?: number, count?: number): number
+  /** The rarest free block among those that the words name, ties at random; -1 if there is none. */
+  rarest(words: Uint32Array, random: () => number): number
 }
 
 /** Blocks that `rarest` looks at before it is content: bounds its cost for large blobs. */
@@ -105,17 +102,16 @@ export function createBoard(freed: (index: number) => void): Board {
     get free() {
       return freeCount
     },
-    rarest(words, random, from = 0, count = Number.POSITIVE_INFINITY) {
-      const first = from >>> 5
-      const length = Math.min(words.length, free.length, Math.ceil((from + count) / 32)) - first
-      if (length <= 0) return -1
+    rarest(words, random) {
+      const length = Math.min(words.length, free.length)
+      if (length === 0) return -1
       const salt = Math.floor(random() * 2 ** 32)
-      const end = first + length
+      const from = salt % length
       let best = -1
       let bestScore = Number.POSITIVE_INFINITY
       let seen = 0
-      for (let i = 0, word = first + (salt % length); i < length && seen < SAMPLE; i++, word++) {
-        if (word === end) word = first
+      for (let i = 0, word = from; i < length && seen < SAMPLE; i++, word++) {
+        if (word === length) word = 0
         for (let rest = words[word]! & free[word]!; rest !== 0; rest &= rest - 1) {
           const index = word * 32 + (31 - Math.clz32(rest & -rest))
           const noise = Math.imul(index ^ salt, 0x9e3779b1) >>> 20

@@ -5,7 +5,6 @@ import { createLeases } from './leases.ts'
 import { DEFAULT_LIMITS, type LedgerLimits } from './limits.ts'
 import { hash32 } from './rendezvous.ts'
 import { sampleHolders } from './sample.ts'
-import { shareOf } from './shares.ts'
 import type { Cut, DispatchAnswer, DispatchRequest, Ledger, PeerId, ReleaseReason } from './types.ts'
 
 /** Which failure says most about why a blob cannot be had. */
@@ -13,9 +12,6 @@ const TELLING: ReleaseReason[] = ['missing', 'denied', 'unreachable']
 const MAX_UNREACHABLE_MS = 60_000
 const LESSEE_RETRY_MS = 100
 const SOON_MS = 50
-const EPOCH_MS = 2000
-/** With more than one complete holder for so many pullers, there is no need to share them out. */
-const MANY = 1.5
 const SMALL_SITE = 16
 
 /**
@@ -197,31 +193,6 @@ export function createLedger(options: {
     takeReleased(holder, request.released ?? [])
   }
 
-  function namedTo(asker: Holder): DispatchAnswer['holders'] {
-    const named = sampleHolders(asker, holders.list, limits.holders, alive, random)
-    const end = blocks() ?? Number.POSITIVE_INFINITY
-    const isComplete = (holder: Holder): boolean => holder.count >= end && !holder.pulling
-    const pulls = (holder: Holder): boolean => holder.pulling && alive(holder)
-    const small = holders.list.length - 1 <= limits.holders
-    const around = {
-      blocks: end,
-      held: holders.held,
-      epoch: Math.floor(clock / Math.max(EPOCH_MS, 3 * asker.retryMs)),
-    }
-    let complete = asker.pulling ? holders.list.filter(isComplete) : []
-    let pullers = complete.length > 0 ? holders.list.filter(pulls) : []
-    const scarce = complete.length * MANY < pullers.length
-    return named.map((other) => {
-      const { peer, pulling } = other
-      if (!scarce || !isComplete(other)) return { peer, have: other.have, pulling }
-      if (!small) {
-        complete = [other]
-        pullers = [...other.neighbours].filter(pulls)
-      }
-      return { peer, have: shareOf(asker, other, { ...around, complete, pullers }), pulling }
-    })
-  }
-
   function answer(holder: Holder, request: DispatchRequest): DispatchAnswer {
     const end = blocks() ?? limits.blocks
     const known = request.version === 0 || cuts.issued(request.version)
@@ -239,7 +210,11 @@ export function createLedger(options: {
       ...(size === undefined ? {} : { size }),
       ...(mediaType === undefined ? {} : { mediaType }),
       cuts: news.cuts,
-      holders: namedTo(holder),
+      holders: sampleHolders(holder, holders.list, limits.holders, alive, random).map((other) => ({
+        peer: other.peer,
+        have: other.have,
+        pulling: other.pulling,
+      })),
       leases: leases.of(holder),
       seeding: leases.live > 0,
       ...(refused === undefined ? {} : { refusal: refused }),

@@ -40,9 +40,8 @@ export interface LedgerLimits {
 
 /** Bounds of what is in flight from peers. Times in ms, sizes in bytes. */
 export interface PeerLimits {
-  /** In flight from one peer: before anything is known, or while many ask it; otherwise at least; and at most. */
+  /** In flight from one peer. */
   minBudget: number
-  calmBudget: number
   maxBudget: number
   /** In flight from all peers together. */
   total: number
@@ -61,8 +60,6 @@ export interface PeerLimits {
 export interface PlannerLimits {
   /** Blocks ahead of a reader that come before all others. */
   ahead: number
-  /** Blocks ahead of a reader among which the rarest are taken before any others. */
-  near: number
   /** Highest number of peers that one block is asked of at a time. */
   copies: number
   /** A block is late after this, or three times what was expected. */
@@ -108,7 +105,6 @@ export const DEFAULT_LIMITS: { ledger: LedgerLimits; peers: PeerLimits; planner:
   },
   peers: {
     minBudget: 2 ** 19,
-    calmBudget: 2 ** 20,
     maxBudget: 8 * 2 ** 20,
     total: 24 * 2 ** 20,
     rate: 12.5e6,
@@ -120,7 +116,6 @@ export const DEFAULT_LIMITS: { ledger: LedgerLimits; peers: PeerLimits; planner:
   },
   planner: {
     ahead: 6,
-    near: 128,
     copies: 3,
     lateMs: 300,
     readerLateMs: 150,

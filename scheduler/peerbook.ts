@@ -12,8 +12,6 @@ interface Entry {
   countedTo: number
   /** Time that a lone block takes: the least seen, which drifts up slowly so that a changed path is noticed. */
   latencyMs: number
-  /** Time that blocks take lately, their queues included. */
-  tookMs: number
   failures: number
   misses: number
   shunnedUntil: number
@@ -22,8 +20,6 @@ interface Entry {
 /** How long the sums remember: a sum loses half its weight with every this many bytes. */
 const HALF_LIFE = 8 * 2 ** 20
 const MAX_ASKS = 64
-/** A peer has a queue of others' asks where blocks take so many times longer than the least latency. */
-const CROWDED = 4
 /** How fast the least latency follows what is seen now, so that a path that became longer is noticed. */
 const DRIFT = 0.002
 /** A client's task counts as active for this long after it last asked for room. */
@@ -52,7 +48,6 @@ export function createPeerBook(options: { limits?: Partial<PeerLimits> } = {}): 
         busyMs: 0,
         countedTo: 0,
         latencyMs: 0,
-        tookMs: 0,
         failures: 0,
         misses: 0,
         shunnedUntil: 0,
@@ -79,11 +74,8 @@ export function createPeerBook(options: { limits?: Partial<PeerLimits> } = {}): 
   function budgetOf(known: Entry): number {
     if (known.bytes === 0) return limits.minBudget
     const product = (rateOf(known) * known.latencyMs) / 1000
-    // One block more than is needed keeps a peer busy; one that many ask has a queue to keep it busy.
-    const crowded = known.tookMs > CROWDED * known.latencyMs
-    const least = crowded ? limits.minBudget : limits.calmBudget
     // A little more than twice: two blocks just fit where one was measured.
-    return Math.min(limits.maxBudget, Math.max(least, 2.1 * product))
+    return Math.min(limits.maxBudget, Math.max(limits.minBudget, 2.1 * product))
   }
 
   function settle(known: Entry, bytes: number): void {
@@ -131,7 +123,6 @@ export function createPeerBook(options: { limits?: Partial<PeerLimits> } = {}): 
       known.busyMs = known.busyMs * keep + Math.max(0, now - Math.max(known.countedTo, startedAt))
       known.countedTo = now
       const took = Math.max(0, now - startedAt)
-      known.tookMs = known.tookMs === 0 ? took : known.tookMs + (took - known.tookMs) * 0.3
       const at = known.asks.findIndex((ask) => ask.at === startedAt)
       const ahead = at < 0 ? 0 : known.asks.splice(at, 1)[0]!.ahead
       if (known.latencyMs === 0 || took < known.latencyMs) known.latencyMs = took

@@ -102,21 +102,12 @@ export function createPlanner(options: {
     }
   }
 
-  /** The rarest block that the source has, if possible of those that a reader needs soon. */
-  function rarestOf(source: Source): number {
-    for (const next of readers.values()) {
-      const near = board.rarest(source.words, random, next, limits.near)
-      if (near >= 0) return near
-    }
-    return board.rarest(source.words, random)
-  }
-
   function askRarest(now: number, actions: Action[]): void {
     while (able.length > 0 && board.free > 0) {
       let at = 0
       for (let i = 1; i < able.length; i++) if (able[i]!.expectMs < able[at]!.expectMs) at = i
       const best = able[at]!
-      const index = best.room > 0 ? rarestOf(best) : -1
+      const index = best.room > 0 ? board.rarest(best.words, random) : -1
       if (index >= 0 && asking.ask(best, index, false, now, actions)) continue
       if (best.room > 0 && index < 0) sources.skip[best.slot] = IDLE
       able[at] = able[able.length - 1]!

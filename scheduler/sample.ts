@@ -1,9 +1,6 @@
 import { offersBits } from './bits.ts'
 import type { Holder } from './holders.ts'
 
-/** Neighbours of a node that only gives: few, so that each is served quickly and can pass on what it got. */
-const FROM_ONE = 12
-
 /**
  * Whom a node should talk to: everybody in a small site. In a large one the ledger keeps a random graph in which every node
  * has about `limit` neighbours on both sides of each edge, so that news spread in a few hops and no holder is asked by all
@@ -26,11 +23,10 @@ export function sampleHolders(
   for (let tries = 4 * limit; own.size < limit && tries > 0; tries--) {
     const other = pick(list, random)
     if (other === asker || own.has(other) || !worth(other)) continue
-    if (!other.pulling && other.neighbours.size >= FROM_ONE) continue
     if (other.neighbours.size >= limit) {
       if (own.size + 2 > limit) continue
       const third = pick([...other.neighbours], random)
-      if (third === asker || !third.pulling || own.has(third) || !worth(third)) continue
+      if (third === asker || own.has(third) || !worth(third)) continue
       unlink(other, third)
       link(asker, third)
     }
@@ -45,8 +41,7 @@ function addSource(asker: Holder, list: readonly Holder[], limit: number, random
   const from = Math.floor(random() * list.length)
   for (let i = 0; i < list.length; i++) {
     const other = list[(from + i) % list.length]!
-    const most = other.pulling ? 2 * limit : FROM_ONE
-    if (other === asker || other.neighbours.size >= most || !offersBits(other.have, asker.have)) continue
+    if (other === asker || other.neighbours.size > 2 * limit || !offersBits(other.have, asker.have)) continue
     if (asker.neighbours.size >= limit) unlink(asker, pick([...asker.neighbours], random))
     link(asker, other)
     return

@@ -23,13 +23,11 @@ export function parseFailure(text: string): Failure {
 
 interface Given {
   nodes: number
-  holders: number
   size: string
   uplink: string
   uplinks: Scenario['uplinks']
   lan: string
   links: Scenario['links']
-  client: string
   seed: number
   latency: number
   batch: number
@@ -41,7 +39,6 @@ interface Given {
 const command = new Command('sim')
   .description('Simulates a site whose nodes pull one blob at the same moment, with the real scheduler code')
   .option('--nodes <n>', 'nodes', Number, DEFAULTS.nodes)
-  .option('--holders <n>', 'of them have the blob already', Number, 0)
   .option('--size <size>', 'of the blob', '1GiB')
   .option('--uplink <rate>', 'to upstream', '1Gbit')
   .addOption(
@@ -53,7 +50,6 @@ const command = new Command('sim')
   .addOption(
     new Option('--links <kind>', 'how a LAN link is shared').choices(['fair', 'fifo']).default('fair'),
   )
-  .option('--client <rate>', 'at which each client reads', '300MB')
   .option('--seed <n>', 'of all chance', Number, 1)
   .option('--latency <ms>', 'one way, between nodes', Number, DEFAULTS.latencyMs)
   .option('--batch <ms>', 'news of blocks are gathered for', Number, DEFAULTS.batchMs)
@@ -66,13 +62,11 @@ const given = command.opts<Given>()
 const scenario: Scenario = {
   ...DEFAULTS,
   nodes: given.nodes,
-  holders: given.holders,
   size: parseBytes(given.size),
   uplink: parseRate(given.uplink),
   uplinks: given.uplinks,
   lan: parseRate(given.lan),
   links: given.links,
-  client: parseRate(given.client),
   seed: given.seed,
   latencyMs: given.latency,
   batchMs: given.batch,
@@ -110,8 +104,6 @@ const figures = {
   rssBytes: process.memoryUsage.rss(),
   ...outcome,
   doneMs: undefined,
-  readMs: undefined,
-  lastClientMs: outcome.readMs.at(-1),
 }
 if (given.json) console.log(JSON.stringify(figures))
 else {
@@ -119,7 +111,6 @@ else {
     ['lower bound', `${(bound / 1000).toFixed(2)} s`],
     ['last node', seconds(last)],
     ['median node', seconds(figures.medianMs ?? Number.NaN)],
-    ['99 % of them', seconds(doneMs[Math.floor(doneMs.length * 0.99)] ?? Number.NaN)],
     ['first node', seconds(figures.firstMs ?? Number.NaN)],
     ['unfinished, killed', `${outcome.unfinished}, ${outcome.killed}`],
     ['uplink', `${formatBytes(outcome.uplinkBytes)} (${figures.uplinkRatio.toFixed(4)}x the blob)`],
@@ -132,9 +123,6 @@ else {
       `${each(outcome.dispatches)} dispatches, ${each(outcome.notes)} notes, ${each(outcome.asks)} asks ` +
         `(${each(outcome.hedges)} hedges, ${each(outcome.missing)} misses)`,
     ],
-    ['last client', seconds(outcome.readMs.at(-1) ?? Number.NaN)],
-    ['median client', seconds(outcome.readMs[Math.floor(outcome.readMs.length / 2)] ?? Number.NaN)],
-    ['in order', `${(100 * outcome.inOrder).toFixed(0)} % of what is here`],
     ['dispatch traffic', formatBytes(outcome.dispatchBytes)],
     [
       'simulation',

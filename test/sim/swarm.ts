@@ -70,8 +70,6 @@ interface Node {
   pumping: boolean
   wakeAt: number
   doneAt: number | undefined
-  /** When the client has read all up to `readAt`. */
-  clientAt: number
   ledger: Ledger | undefined
 }
 
@@ -87,7 +85,6 @@ export function simulate(
   const sharedUplink = createFair(clock, s.uplink / 1000)
   const out: Outcome = {
     doneMs: [],
-    readMs: [],
     unfinished: 0,
     killed: 0,
     uplinkBytes: 0,
@@ -100,7 +97,6 @@ export function simulate(
     asks: 0,
     missing: 0,
     dispatchBytes: 0,
-    inOrder: 0,
     events: 0,
   }
   const nodes: Node[] = []
@@ -109,15 +105,12 @@ export function simulate(
   let members: string[] = []
   let order: string[] = []
   let running = s.nodes
-  let inOrder = 0
-  let gains = 0
 
   const lengthOf = (index: number): number => Math.min(s.blockSize, s.size - index * s.blockSize)
 
   function createNode(at: number): Node {
     const draw = seeded(Math.floor(random() * 2 ** 32))
     const lan = s.lan / 1000
-    const id = `node-${String(at).padStart(4, '0')}`
     const planner = createPlanner({
       blockSize: s.blockSize,
       book: createPeerBook(),
@@ -127,7 +120,7 @@ export function simulate(
     planner.size(s.size)
     planner.reader(1, 0)
     return {
-      id,
+      id: `node-${String(at).padStart(4, '0')}`,
       alive: true,
       planner,
       have: bitfield(blocks),
@@ -156,7 +149,6 @@ export function simulate(
       pumping: false,
       wakeAt: Number.POSITIVE_INFINITY,
       doneAt: undefined,
-      clientAt: 0,
       ledger: undefined,
     }
   }
@@ -354,21 +346,15 @@ export function simulate(
   function got(node: Node, index: number): void {
     setBit(node.have, index)
     node.missing--
-    if (index === node.readAt) {
-      while (node.readAt < blocks && hasBit(node.have, node.readAt)) node.readAt++
-      const bytes = Math.min(s.size, node.readAt * s.blockSize) - index * s.blockSize
-      node.clientAt = Math.max(node.clientAt, clock.now) + (1000 * bytes) / s.client
-    }
+    while (node.readAt < blocks && hasBit(node.have, node.readAt)) node.readAt++
     node.planner.reader(1, node.readAt < blocks ? node.readAt : undefined)
-    inOrder += node.readAt / (blocks - node.missing)
-    gains++
     node.fresh.push(index)
     if (!node.flushing) {
       node.flushing = true
       clock.after(s.batchMs, () => flush(node))
     }
     if (node.missing > 0) return
-    if (clock.now > 0) node.doneAt = clock.now
+    node.doneAt = clock.now
     running--
     kick(node)
   }
@@ -534,10 +520,6 @@ export function simulate(
   }
   members = nodes.map((node) => node.id)
   order = rendezvous(DIGEST, members)
-  for (const node of nodes.slice(0, s.holders)) {
-    for (let index = 0; index < blocks; index++) sign(node, index)
-    node.fresh = []
-  }
   for (const node of nodes) clock.at(random() * 20, () => talk(node))
   for (const failure of s.failures) {
     clock.at(failure.atMs, () => {
@@ -555,11 +537,7 @@ export function simulate(
 
   const living = nodes.filter((node) => node.alive)
   out.doneMs = living.flatMap((node) => node.doneAt ?? []).sort((a, b) => a - b)
-  out.readMs = living
-    .flatMap((node) => (node.doneAt === undefined ? [] : node.clientAt))
-    .sort((a, b) => a - b)
-  out.unfinished = living.filter((node) => node.missing > 0).length
+  out.unfinished = living.length - out.doneMs.length
   out.events = clock.events
-  out.inOrder = inOrder / Math.max(1, gains)
   return out
 }

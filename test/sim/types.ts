@@ -8,8 +8,6 @@ export interface Failure {
 /** What is simulated. Rates in bytes a second, sizes in bytes. */
 export interface Scenario {
   nodes: number
-  /** Of the nodes, so many that have the whole blob from the start. */
-  holders: number
   size: number
   blockSize: number
   uplink: number
@@ -19,8 +17,6 @@ export interface Scenario {
   lan: number
   /** How a node's LAN link serves several neighbours at a time. */
   links: 'fair' | 'fifo'
-  /** How fast a node's client takes the bytes, in order. */
-  client: number
   seed: number
   /** One way between two nodes. */
   latencyMs: number
@@ -41,8 +37,6 @@ export interface Scenario {
 export interface Outcome {
   /** When each node that lived had all blocks, ascending; ms. */
   doneMs: number[]
-  /** The same for the clients, who read in order at `client`. */
-  readMs: number[]
   /** Nodes that lived and are not done. */
   unfinished: number
   killed: number
@@ -60,21 +54,17 @@ export interface Outcome {
   asks: number
   missing: number
   dispatchBytes: number
-  /** Of what a node has while it pulls, the part that its reader could take in order; the mean over all blocks. */
-  inOrder: number
   events: number
 }
 
 export const DEFAULTS: Scenario = {
   nodes: 1000,
-  holders: 0,
   size: 2 ** 30,
   blockSize: 512 * 1024,
   uplink: 125e6,
   uplinks: 'shared',
   lan: 125e6,
   links: 'fair',
-  client: 300e6,
   seed: 1,
   latencyMs: 0.25,
   upstreamMs: 40,
@@ -86,12 +76,8 @@ export const DEFAULTS: Scenario = {
   limitMs: 3_600_000,
 }
 
-/**
- * The least time that any scheme needs: every byte over the uplink once (where nobody has the blob yet), and to every node
- * over its own link.
- */
+/** The least time that any scheme needs: every byte over the uplink once, and to every node over its own link. */
 export function lowerBoundMs(s: Scenario): number {
-  if (s.holders > 0) return (1000 * s.size) / s.lan
   const uplinks = s.uplinks === 'shared' ? s.uplink : s.uplink * s.nodes
   // Where uplinks are the nodes' own, what comes over a node's uplink need not come over its LAN.
   const reach = s.uplinks === 'shared' ? s.lan : s.lan + s.uplink
