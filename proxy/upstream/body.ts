@@ -162,7 +162,14 @@ export function createBody(options: {
     pause(chunk)
     breath = setTimeout(() => {
       breath = undefined
-      if (!paused) flow.resume()
+      if (paused) return
+      try {
+        flow.resume()
+      } catch (cause) {
+        // The parser goes on right here, and its failure is this body's, not the process's.
+        sink.fail(cause as Error)
+        flow.abort(cause as Error)
+      }
     }, BREATH_MS)
   }
 
