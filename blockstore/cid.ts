@@ -13,7 +13,10 @@ const HASH_BYTES = 32
  */
 const FORM = /^bafkrei[a-h][a-z2-7]{50}[aeimquy4]$/
 
-/** The CID of a block's bytes, hashed on the calling thread: for small blocks (see `sha256` for large ones). */
+/**
+ * The CID of a block's bytes, hashed on the calling thread. WebCrypto would hash on the thread pool, but copies its input
+ * there: a third more CPU (1.15 ms for 1 MiB against 0.87) and the memory of every copy under way.
+ */
 export function cidOf(bytes: Uint8Array): Cid {
   return cidOfHash(hash('sha256', bytes, 'buffer'))
 }

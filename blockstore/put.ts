@@ -1,8 +1,7 @@
 import { type Digest, ShoalError } from '../base/index.ts'
 import { newBlob, recordOp } from './blob-table.ts'
-import { cidOfHash, isCid } from './cid.ts'
+import { cidOf, isCid } from './cid.ts'
 import { noSpace, throwIfAborted } from './faults.ts'
-import { sha256 } from './hash.ts'
 import type { Op } from './key-index.ts'
 import { blockKey, decodeSegment, encodeBlock, encodeSegment, refKey, segmentKey } from './keys.ts'
 import { createSlots } from './locks.ts'
@@ -11,8 +10,8 @@ import type { Room } from './room.ts'
 import type { StoreState } from './state.ts'
 import type { BlockStore, Cid, Segment } from './types.ts'
 
-/** Puts that hash and write at once: more than the thread pool takes gains nothing, and each costs a copy for hashing. */
-const AT_ONCE = 8
+/** Puts that write at once: more than the thread pool takes gains nothing. */
+const AT_ONCE = 4
 
 type PutSegment = BlockStore['putSegment']
 
@@ -27,20 +26,6 @@ export function createPut({
 }): PutSegment {
   const { files, index, blobs, memo, mutate, totals, spare, now, dir } = state
   const slots = createSlots(AT_ONCE)
-
-  /** Hashes and writes side by side: the file needs no name yet. Both have ended when this settles. */
-  async function stage(bytes: Uint8Array, expect: Cid | undefined): Promise<{ cid: Cid; staged: string }> {
-    if (!(await spare.ensure())) throw noSpace(`no room left on the disk of ${dir}`)
-    const [hashed, written] = await Promise.allSettled([sha256(bytes), files.stage(bytes)])
-    const cid = hashed.status === 'fulfilled' ? cidOfHash(hashed.value) : undefined
-    if (cid !== undefined && (expect === undefined || cid === expect)) {
-      if (written.status === 'rejected') throw written.reason
-      return { cid, staged: written.value }
-    }
-    if (written.status === 'fulfilled') await files.discard(written.value)
-    if (hashed.status === 'rejected') throw hashed.reason
-    throw mismatch(expect, cid)
-  }
 
   /**
    * One turn of the mutex: the file gets its name, the index its entries. Without `staged`, the block is thought to be
@@ -109,14 +94,16 @@ export function createPut({
         ...(by.signature === undefined ? {} : { signature: by.signature }),
       }
     }
-    if (expect !== undefined && (await index.has(blockKey(expect)))) {
-      const cid = cidOfHash(await sha256(bytes))
+    const cid = cidOf(bytes)
+    if (expect !== undefined) {
       if (cid !== expect) throw mismatch(expect, cid)
-      if (await mutate.run(() => commit(digest, segmentOf(cid), undefined, () => {}))) return cid
+      const isKnown = await index.has(blockKey(cid))
+      if (isKnown && (await mutate.run(() => commit(digest, segmentOf(cid), undefined, () => {})))) return cid
     }
     const unclaim = await room.claim(bytes.length, signal)
     try {
-      const { cid, staged } = await stage(bytes, expect)
+      if (!(await spare.ensure())) throw noSpace(`no room left on the disk of ${dir}`)
+      const staged = await files.stage(bytes)
       try {
         throwIfAborted(signal)
         await mutate.run(() => commit(digest, segmentOf(cid), staged, unclaim))

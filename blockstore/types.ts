@@ -4,7 +4,7 @@ import type { Digest } from '../base/index.ts'
 export type Cid = string
 
 /** Where every node cuts a blob that comes from upstream: at multiples of this many bytes. The last block is shorter. */
-export const BLOCK_SIZE = 512 * 1024
+export const BLOCK_SIZE = 1024 * 1024
 
 /** A part of a blob and the block that holds it. The seeder is the node that cut it from upstream's bytes and signed it. */
 export interface Segment {

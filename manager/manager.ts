@@ -29,7 +29,7 @@ import type {
   TaskStatus,
 } from './types.ts'
 
-const IDLE_BUFFERS = 16
+const IDLE_BUFFERS = 8
 /** Bytes asked for and not here yet, from one peer and from all: what a daemon on a node of 1 GB can hold. */
 const IN_FLIGHT = { minBudget: 3 * 2 ** 20, total: 8 * 2 ** 20 }
 const LAN_TROUBLE_MS = 45_000

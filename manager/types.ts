@@ -71,7 +71,7 @@ export interface Exchange {
       priority: Priority
       signal: AbortSignal
       stallMs: number
-      into?: Buffer
+      into?: () => Buffer
       onBytes?: (count: number) => void
     },
   ): Promise<Buffer>

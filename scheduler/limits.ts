@@ -40,7 +40,7 @@ export interface LedgerLimits {
 
 /** Bounds of what is in flight from peers. Times in ms, sizes in bytes. */
 export interface PeerLimits {
-  /** In flight from one peer. */
+  /** In flight from one peer; the least of it at least a block. */
   minBudget: number
   maxBudget: number
   /** In flight from all peers together. */
@@ -104,7 +104,7 @@ export const DEFAULT_LIMITS: { ledger: LedgerLimits; peers: PeerLimits; planner:
     blocks: 2 ** 22,
   },
   peers: {
-    minBudget: 2 ** 19,
+    minBudget: 2 ** 20,
     maxBudget: 8 * 2 ** 20,
     total: 24 * 2 ** 20,
     rate: 12.5e6,

@@ -62,15 +62,19 @@ export function createFetching(deps: {
   }
 
   async function ask(index: number, peer: PeerId, abort: AbortController, key: string): Promise<void> {
-    const buffer = pool.take()
+    let buffer: Buffer | undefined
+    const into = (): Buffer => {
+      buffer = pool.take()
+      return buffer
+    }
     try {
-      const reason = await fetchInto(index, peer, abort.signal, buffer)
+      const reason = await fetchInto(index, peer, abort.signal, into)
       // What was cancelled is off the planner's books already.
       if (reason === 'arrived') perform(planner.arrived(index, peer, performance.now()))
       else if (!abort.signal.aborted) planner.failed(index, peer, reason, performance.now())
     } finally {
       underway.delete(key)
-      pool.give(buffer)
+      if (buffer) pool.give(buffer)
       pump()
     }
   }
@@ -79,7 +83,7 @@ export function createFetching(deps: {
     index: number,
     peer: PeerId,
     signal: AbortSignal,
-    buffer: Buffer,
+    into: () => Buffer,
   ): Promise<FetchFailure | 'arrived'> {
     const cut = blocks.cut(index)
     if (!cut) return 'missing'
@@ -90,7 +94,7 @@ export function createFetching(deps: {
         priority: deps.priority(),
         signal,
         stallMs: STALL_MS,
-        into: buffer,
+        into,
         onBytes: (count) => planner.progress(index, peer, count, performance.now()),
       })
     } catch (error) {

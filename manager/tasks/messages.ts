@@ -166,22 +166,28 @@ export function readAnswer(body: unknown): DispatchAnswer {
   }
 }
 
-/** A neighbour got blocks, named by their cuts. */
+/** A neighbour got blocks: those that it brought into the site by their cuts, the others by their indexes. */
 export interface HaveNote {
   digest: Digest
   cuts: Cut[]
+  indexes: number[]
   /** The sender is still pulling and wants to hear in turn. */
   pulling: boolean
 }
 
 export function packHave(note: HaveNote): unknown {
-  return [note.digest, note.pulling, note.cuts.map(packCut)]
+  return [note.digest, note.pulling, note.cuts.map(packCut), note.indexes]
 }
 
 export function readHave(body: unknown): HaveNote[] {
   return list(body, 'notes', 256).map((value) => {
-    const [digest, pulling, cuts] = list(value, 'note', 3)
-    return { digest: digestField(digest), pulling: pulling === true, cuts: readCuts(cuts) }
+    const [digest, pulling, cuts, indexes] = list(value, 'note', 4)
+    return {
+      digest: digestField(digest),
+      pulling: pulling === true,
+      cuts: readCuts(cuts),
+      indexes: list(indexes, 'indexes', MAX_CUTS).map((index) => count(index, 'index', MAX_BLOCKS)),
+    }
   })
 }
 

@@ -13,6 +13,8 @@ export interface Readable {
   failure: () => Error | undefined
   /** The index that a reader waits for or will read next; undefined when it ends. */
   onPosition: (reader: number, index: number | undefined) => void
+  /** A block was read; `bytes` are valid during the call. */
+  onRead: (index: number, bytes: Uint8Array) => void
   /** Blocks that proved wrong so far. A reader that was given one of them before must not come to a good end. */
   replaced: () => readonly number[]
   /** A block that was here is not any more: fetch it again. */
@@ -20,8 +22,8 @@ export interface Readable {
 }
 
 /**
- * A blob's bytes in order, at the pace of who reads: two buffers a reader, whatever its speed. The last block waits for
- * the verdict on the whole blob.
+ * A blob's bytes in order, at the pace of who reads: two blocks a reader in memory at most, whatever its speed, and none
+ * while it waits. The last block waits for the verdict on the whole blob.
  */
 export async function* readBlob(
   task: Readable,
@@ -30,20 +32,18 @@ export async function* readBlob(
   signal: AbortSignal,
 ): AsyncGenerator<Uint8Array> {
   const { pool } = task
-  const buffers: [Buffer, Buffer] = [pool.take(), pool.take()]
   const before = task.replaced().length
   const first = Math.floor(range.start / BLOCK_SIZE)
   const stop = new AbortController()
   const either = AbortSignal.any([signal, stop.signal])
   let index = first
-  let ahead: Promise<Uint8Array | undefined> = Promise.resolve(undefined)
+  let ahead: Promise<Loaded | undefined> = Promise.resolve(undefined)
+  let current: Loaded | undefined
 
   const wanted = (i: number): boolean => range.end === undefined || i * BLOCK_SIZE < range.end
 
-  function load(i: number): Promise<Uint8Array | undefined> {
-    const loaded = wanted(i)
-      ? loadBlock(task, i, buffers[i % 2 === 0 ? 0 : 1], either)
-      : Promise.resolve(undefined)
+  function load(i: number): Promise<Loaded | undefined> {
+    const loaded = wanted(i) ? loadBlock(task, i, either) : Promise.resolve(undefined)
     // It is awaited one turn later; until then a failure must not count as unhandled.
     loaded.catch(() => {})
     return loaded
@@ -53,8 +53,9 @@ export async function* readBlob(
     task.onPosition(reader, index)
     ahead = load(index)
     for (;;) {
-      const bytes = await ahead
-      if (!bytes) return
+      current = await ahead
+      if (!current) return
+      const { bytes } = current
       if (task.replaced().some((wrong, i) => i >= before && wrong >= first && wrong <= index)) {
         throw new ShoalError('DIGEST_MISMATCH', 'bytes that were given out before proved wrong')
       }
@@ -65,31 +66,38 @@ export async function* readBlob(
       if (wanted(index)) task.onPosition(reader, index)
       ahead = load(index)
       if (to > from) yield bytes.subarray(from, to)
+      pool.give(current.buffer)
+      current = undefined
     }
   } finally {
     stop.abort(new DOMException('the reader ended', 'AbortError'))
     task.onPosition(reader, undefined)
-    await ahead.catch(() => {})
-    for (const buffer of buffers) pool.give(buffer)
+    const next = await ahead.catch(() => undefined)
+    for (const loaded of new Set([current, next])) if (loaded) pool.give(loaded.buffer)
   }
 }
 
+/** A block and the buffer that it is in, which goes back to the pool. */
+interface Loaded {
+  bytes: Uint8Array
+  buffer: Buffer
+}
+
 /** Undefined past the blob's end. */
-async function loadBlock(
-  task: Readable,
-  index: number,
-  into: Buffer,
-  signal: AbortSignal,
-): Promise<Uint8Array | undefined> {
-  const { blocks } = task
+async function loadBlock(task: Readable, index: number, signal: AbortSignal): Promise<Loaded | undefined> {
+  const { blocks, pool } = task
   for (;;) {
     signal.throwIfAborted()
     if (blocks.count !== undefined && index >= blocks.count) return undefined
     const isLast = blocks.count === undefined ? blocks.reach <= index + 1 : index === blocks.count - 1
     if (blocks.has(index) && (!isLast || task.isVerified())) {
+      const buffer = pool.take()
       try {
-        return await blocks.read(index, into)
+        const bytes = await blocks.read(index, buffer)
+        task.onRead(index, bytes)
+        return { bytes, buffer }
       } catch (error) {
+        pool.give(buffer)
         if (!isBlockLost(error)) throw error
         task.onLost()
       }

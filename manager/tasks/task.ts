@@ -348,6 +348,7 @@ export async function createTask(
               failure ?? (ending.signal.aborted ? toShoalError(ending.signal.reason) : undefined),
             onPosition: place,
             onLost: ensureRunning,
+            onRead: (index, bytes) => work.verifier.offer(index, bytes),
             replaced: () => replaced,
           },
           nextReader++,
@@ -380,6 +381,7 @@ export async function createTask(
     heard(peer, note) {
       learned(blocks.learn(note.cuts))
       for (const { index } of note.cuts) work.planner.peerHas(peer, index)
+      for (const index of note.indexes) work.planner.peerHas(peer, index)
       neighbour(peer, note.pulling)
       work.fetching.pump()
     },

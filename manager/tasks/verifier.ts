@@ -3,17 +3,26 @@ import { hasherFor } from '../../base/index.ts'
 import { type Blocks, isBlockLost } from './blocks.ts'
 import type { BufferPool } from './buffers.ts'
 
+/** So long the verifier waits for a reader that is about to load the same block; a slow client may keep it longer. */
+const READER_MS = 250
+
 /** Hashes a blob from its first byte to its last as the blocks come, so that the verdict follows the last block at once. */
 export interface Verifier {
   /** Blocks hashed so far. */
   readonly position: number
-  /** Hands over a block that was just stored, which spares a read when it is the next one. */
+  /** Hands over a block's bytes, valid during the call: spares a read when it is the next one. */
   offer(index: number, bytes: Uint8Array): void
   /** Runs until every block was hashed; true when the digest is the blob's own. */
   run(signal: AbortSignal): Promise<boolean>
 }
 
-export function createVerifier({ blocks, pool }: { blocks: Blocks; pool: BufferPool }): Verifier {
+export function createVerifier(deps: {
+  blocks: Blocks
+  pool: BufferPool
+  /** Reader -> index of the block it waits for or reads next. */
+  readers: ReadonlyMap<number, number>
+}): Verifier {
+  const { blocks, pool, readers } = deps
   let hash: Hash = hasherFor(blocks.digest)
   let position = 0
   let reading = false
@@ -21,6 +30,36 @@ export function createVerifier({ blocks, pool }: { blocks: Blocks; pool: BufferP
   function take(bytes: Uint8Array): void {
     hash.update(bytes)
     position++
+  }
+
+  /** A reader will offer the block at `position` soon. Not the last one: readers wait for the verdict with that. */
+  function isExpected(): boolean {
+    if (blocks.count === undefined || position === blocks.count - 1) return false
+    for (const at of readers.values()) if (at === position || at === position - 1) return true
+    return false
+  }
+
+  async function awaitReader(signal: AbortSignal): Promise<void> {
+    const at = position
+    const until = performance.now() + READER_MS
+    for (let left = READER_MS; left > 0 && position === at && isExpected(); left = until - performance.now()) {
+      await blocks.bell.wait(signal, left)
+    }
+  }
+
+  async function readNext(signal: AbortSignal): Promise<void> {
+    const buffer = pool.take()
+    reading = true
+    try {
+      take(await blocks.read(position, buffer))
+    } catch (error) {
+      if (!isBlockLost(error)) throw error
+      // The store drops it and says so; it is fetched again.
+      await blocks.bell.wait(signal, 100)
+    } finally {
+      reading = false
+      pool.give(buffer)
+    }
   }
 
   return {
@@ -31,28 +70,15 @@ export function createVerifier({ blocks, pool }: { blocks: Blocks; pool: BufferP
       if (index === position && !reading) take(bytes)
     },
     async run(signal) {
-      const buffer = pool.take()
       hash = hasherFor(blocks.digest)
       position = 0
-      try {
-        while (blocks.count === undefined || position < blocks.count) {
-          if (!blocks.has(position)) {
-            await blocks.bell.wait(signal)
-            continue
-          }
-          reading = true
-          try {
-            take(await blocks.read(position, buffer))
-          } catch (error) {
-            if (!isBlockLost(error)) throw error
-            // The store drops it and says so; it is fetched again.
-            await blocks.bell.wait(signal, 100)
-          } finally {
-            reading = false
-          }
-        }
-      } finally {
-        pool.give(buffer)
+      while (blocks.count === undefined || position < blocks.count) {
+        if (!blocks.has(position)) await blocks.bell.wait(signal)
+        else if (isExpected()) {
+          const at = position
+          await awaitReader(signal)
+          if (position === at && blocks.has(at)) await readNext(signal)
+        } else await readNext(signal)
       }
       return `${blocks.digest.split(':')[0]}:${hash.digest('hex')}` === blocks.digest
     },

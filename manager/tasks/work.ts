@@ -106,7 +106,7 @@ export function createWork(
   for (const [id, index] of task.readers) planner.reader(id, index)
   return {
     planner,
-    verifier: createVerifier({ blocks, pool }),
+    verifier: createVerifier({ blocks, pool, readers: task.readers }),
     dispatching,
     seeding,
     fetching,

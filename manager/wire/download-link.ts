@@ -10,7 +10,7 @@ export interface Want {
   length: number
   priority: Priority
   hash: Uint8Array
-  into: Buffer | undefined
+  into: (() => Buffer) | undefined
   /** A part has arrived. */
   onBytes(count: number): void
   onWhole(block: Buffer): void
@@ -87,7 +87,7 @@ export function createDownloadLink(deps: {
     const { id, entry, length } = current
     if (!entry.given) {
       // Allocated with the first byte, so that a peer which sends nothing costs nothing.
-      entry.target ??= entry.want.into ?? Buffer.allocUnsafeSlow(entry.want.length)
+      entry.target ??= entry.want.into?.() ?? Buffer.allocUnsafeSlow(entry.want.length)
       entry.target.set(part, entry.received)
     }
     entry.received += part.length

@@ -76,8 +76,6 @@ export function createExchangeClient(deps: {
     if (!Number.isSafeInteger(length) || length <= 0 || length > MAX_BLOCK) {
       throw new ShoalError('RANGE_INVALID', `a block of ${length} bytes cannot be asked for`)
     }
-    if (into && into.length < length)
-      throw new ShoalError('RANGE_INVALID', 'the target is shorter than the block')
     const hash = hashOfCid(cid)
     if (signal.aborted) throw abortError(signal)
     if (closed) throw new ShoalError('ABORTED', 'closing')
@@ -93,13 +91,20 @@ export function createExchangeClient(deps: {
     }
     const onAbort = (): void => giveUp(abortError(signal))
 
+    const targetOf = (give: () => Buffer): Buffer => {
+      const target = give()
+      if (target.length >= length) return target
+      giveUp(new ShoalError('RANGE_INVALID', 'the target is shorter than the block'))
+      return Buffer.allocUnsafeSlow(length)
+    }
+
     const start = (link: DownloadLink): void => {
       if (settled) return
       cancel = link.ask({
         length,
         priority,
         hash,
-        into,
+        into: into && (() => targetOf(into)),
         onBytes(count) {
           timer?.refresh()
           try {

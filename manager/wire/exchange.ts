@@ -19,7 +19,7 @@ export interface ExchangeLimits {
   uploadRate?: number | undefined
   /** Bytes a second, asked of all peers; undefined: no limit. */
   downloadRate?: number | undefined
-  /** Blocks of full size loaded for sending at once, for all peers. Default 8. */
+  /** Blocks of full size loaded for sending at once, for all peers. Default 4. */
   maxUploads?: number
   /** Requests of one peer that may wait or be under way here; past it the answer is BUSY. Default 64. */
   maxQueued?: number
@@ -54,7 +54,7 @@ export async function createExchange(deps: {
   log: Log
 }): Promise<OpenExchange> {
   const { node, provide, limits = {}, log } = deps
-  const { maxUploads = 8, maxQueued = 64, streams = 1, chunk = 128 * 1024 - HEADER } = limits
+  const { maxUploads = 4, maxQueued = 64, streams = 1, chunk = 128 * 1024 - HEADER } = limits
   const upload = createBucket({ rate: limits.uploadRate })
   const download = deps.download ?? createBucket({ rate: limits.downloadRate })
   const all: ExchangeTotals = { sent: 0, received: 0 }

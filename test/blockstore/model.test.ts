@@ -17,7 +17,7 @@ import { all, blobNamed, blockPath, bytesOf, filesIn, scratch, stagedIn } from '
 const DIGESTS = ['a', 'b', 'c'].map(blobNamed)
 const digest = fc.constantFrom(...DIGESTS)
 const offset = fc.constantFrom(0, 1000, 2000)
-/** Few contents, so that blocks are shared; one of them empty, one large enough for hashing on the thread pool. */
+/** Few contents, so that blocks are shared; one of them empty, one large. */
 const seed = fc.integer({ min: 0, max: 4 })
 const contentOf = (n: number): Buffer => bytesOf(n, [0, 10, 1000, 1000, 70_000][n])
 

@@ -149,8 +149,9 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
         signal.throwIfAborted()
         onBytes?.(bytes.length)
         if (!into) return bytes
-        bytes.copy(into)
-        return into.subarray(0, length)
+        const target = into()
+        bytes.copy(target)
+        return target.subarray(0, length)
       },
       totals: () => ({ sent: 0, received: 0 }),
       close: async () => {},

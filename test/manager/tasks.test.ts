@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { ShoalError } from '../../base/index.ts'
+import { BLOCK_SIZE } from '../../blockstore/index.ts'
 import { createSwarm, pull, type Swarm } from './swarm.ts'
 
 const MIB = 2 ** 20
@@ -26,7 +27,7 @@ describe('tasks of a site', () => {
   it('takes blobs of every awkward size', async () => {
     const node = await swarm.add()
     const other = await swarm.add()
-    for (const size of [0, 1, 512 * 1024 - 1, 512 * 1024, 512 * 1024 + 1, 4 * MIB, 4 * MIB + 1]) {
+    for (const size of [0, 1, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 1, 4 * MIB, 4 * MIB + 1]) {
       const digest = swarm.upstream.add(size)
       await pull(swarm, node, digest)
       await pull(swarm, other, digest)
@@ -187,7 +188,7 @@ describe('tasks of a site', () => {
     await a!.store.dropSegment(digest, 2 * MIB)
     assert.equal(await a!.manager.holds(digest), false)
     const before = swarm.upstream.bytes
-    assert.equal((await pull(swarm, a!, digest)).peers, 512 * 1024)
+    assert.equal((await pull(swarm, a!, digest)).peers, BLOCK_SIZE)
     assert.equal(swarm.upstream.bytes, before)
     assert.equal(await a!.manager.holds(digest), true)
   })

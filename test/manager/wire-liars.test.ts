@@ -42,7 +42,7 @@ async function answer(how: (stream: Stream, id: number) => void): Promise<void> 
   })
 }
 
-function ask(stallMs = 10_000, more: { signal?: AbortSignal; into?: Buffer } = {}): Promise<Buffer> {
+function ask(stallMs = 10_000, more: { signal?: AbortSignal; into?: () => Buffer } = {}): Promise<Buffer> {
   const signal = new AbortController().signal
   return exchange.fetch(idOf(liar), cid, { length: 1000, priority: 'client', signal, stallMs, ...more })
 }
@@ -124,7 +124,7 @@ test('a stall in mid-block is a TIMEOUT; what comes late is thrown away', async 
     s.send(dataFrame(id, bytes, 0, 400))
   })
   const into = Buffer.alloc(1000)
-  await assert.rejects(ask(150, { into }), { code: 'TIMEOUT' })
+  await assert.rejects(ask(150, { into: () => into }), { code: 'TIMEOUT' })
   into.fill(0)
   stream?.send(dataFrame(late, bytes, 400, 600))
   assert.deepEqual(await ask(), bytes)

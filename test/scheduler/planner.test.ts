@@ -24,7 +24,7 @@ function setup(
     limits?: Partial<PlannerLimits>
   } = {},
 ): { planner: Planner; book: PeerBook } {
-  const book = options.book ?? createPeerBook()
+  const book = options.book ?? createPeerBook({ limits: { minBudget: BLOCK } })
   const planner = createPlanner({
     blockSize: BLOCK,
     book,
@@ -77,7 +77,7 @@ test('the last block is asked for with its own length', () => {
 })
 
 test('works before the size is known', () => {
-  const book = createPeerBook()
+  const book = createPeerBook({ limits: { minBudget: BLOCK } })
   const planner = createPlanner({ blockSize: BLOCK, book, priority: 'client', random: seeded(1) })
   planner.peer('a', fieldOf(4, [3]))
   planner.known(3)

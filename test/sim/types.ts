@@ -1,3 +1,5 @@
+import { BLOCK_SIZE } from '../../blockstore/index.ts'
+
 /** A node that is stopped dead at a time; `coordinator` and `seeder` name whoever is that then. */
 export interface Failure {
   who: 'coordinator' | 'seeder' | 'random'
@@ -60,7 +62,7 @@ export interface Outcome {
 export const DEFAULTS: Scenario = {
   nodes: 1000,
   size: 2 ** 30,
-  blockSize: 512 * 1024,
+  blockSize: BLOCK_SIZE,
   uplink: 125e6,
   uplinks: 'shared',
   lan: 125e6,
