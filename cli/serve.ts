@@ -12,6 +12,7 @@ import {
 } from './api/index.ts'
 import type { Config } from './config.ts'
 import { type Listener, listenHttp } from './http-server.ts'
+import { startMemoryGuard } from './memory-guard.ts'
 import type { Rooms } from './rooms.ts'
 import { ensureToken } from './token.ts'
 
@@ -57,6 +58,7 @@ export async function startDaemon(
   }
 
   try {
+    onClose(startMemoryGuard({ collect: globalThis.gc }).stop)
     const token = await ensureToken(config.apiToken)
     const gate = createGate(readiness)
     let serveRegistry = notYet

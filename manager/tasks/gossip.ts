@@ -33,7 +33,9 @@ export function createGossip({ rpc }: { rpc: Rpc }): Gossip {
     timer = undefined
     due = Number.POSITIVE_INFINITY
     for (const [peer, blobs] of news) {
-      const notes = [...blobs].map(([digest, told]) => packHave({ digest, ...told, pulling: !done.has(digest) }))
+      const notes = [...blobs].map(([digest, told]) =>
+        packHave({ digest, ...told, pulling: !done.has(digest) }),
+      )
       rpc.notify(peer, 'have', notes)
     }
     news.clear()

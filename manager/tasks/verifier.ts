@@ -26,6 +26,7 @@ export function createVerifier(deps: {
   let hash: Hash = hasherFor(blocks.digest)
   let position = 0
   let reading = false
+  let running = false
 
   function take(bytes: Uint8Array): void {
     hash.update(bytes)
@@ -39,11 +40,11 @@ export function createVerifier(deps: {
     return false
   }
 
-  async function awaitReader(signal: AbortSignal): Promise<void> {
-    const at = position
+  async function awaitReader(index: number, signal: AbortSignal): Promise<void> {
     const until = performance.now() + READER_MS
-    for (let left = READER_MS; left > 0 && position === at && isExpected(); left = until - performance.now()) {
+    for (let left = READER_MS; left > 0 && position === index && isExpected(); ) {
       await blocks.bell.wait(signal, left)
+      left = until - performance.now()
     }
   }
 
@@ -67,18 +68,25 @@ export function createVerifier(deps: {
       return position
     },
     offer(index, bytes) {
-      if (index === position && !reading) take(bytes)
+      if (running && index === position && !reading) take(bytes)
     },
     async run(signal) {
       hash = hasherFor(blocks.digest)
       position = 0
-      while (blocks.count === undefined || position < blocks.count) {
-        if (!blocks.has(position)) await blocks.bell.wait(signal)
-        else if (isExpected()) {
+      running = true
+      try {
+        while (blocks.count === undefined || position < blocks.count) {
           const at = position
-          await awaitReader(signal)
+          if (!blocks.has(at)) {
+            await blocks.bell.wait(signal)
+            continue
+          }
+          await awaitReader(at, signal)
+          // Looked at anew: it may have been offered, or lost, while we waited.
           if (position === at && blocks.has(at)) await readNext(signal)
-        } else await readNext(signal)
+        }
+      } finally {
+        running = false
       }
       return `${blocks.digest.split(':')[0]}:${hash.digest('hex')}` === blocks.digest
     },

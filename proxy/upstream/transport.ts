@@ -61,13 +61,12 @@ export function createTransport(options: {
   const { connectMs, stallMs, log } = options
   const secureContext = loadAuthorities(options.ca)
   const entries = new Map<string, Entry>()
-  let PoolClass: typeof Pool | undefined
+  const PoolClass = loadPool()
   let closed = false
 
   function entryOf(origin: string): Entry {
     let entry = entries.get(origin)
     if (!entry) {
-      PoolClass ??= loadPool()
       const pool = new PoolClass(origin, {
         connections: CONNECTIONS,
         pipelining: 1,
