@@ -29,7 +29,8 @@ export function createAsking(deps: {
   blockSize: number
   total: () => number | undefined
   book: PeerBook
-  priority: Priority
+  /** Asked anew each time: a client may join a task that began as preheating. */
+  priority: () => Priority
   sources: Sources
   flights: Flights
   onAsk: (flight: Flight) => void
@@ -45,7 +46,7 @@ export function createAsking(deps: {
   }
 
   function measure(source: Source, now: number): void {
-    source.room = book.room(source.id, priority, now)
+    source.room = book.room(source.id, priority(), now)
     if (source.room > 0) source.expectMs = book.expectMs(source.id, blockSize)
   }
 

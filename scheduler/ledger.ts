@@ -9,7 +9,7 @@ import type { Cut, DispatchAnswer, DispatchRequest, Ledger, PeerId, ReleaseReaso
 
 /** Which failure says most about why a blob cannot be had. */
 const TELLING: ReleaseReason[] = ['missing', 'denied', 'unreachable']
-const MAX_UNREACHABLE_MS = 60_000
+const MAX_UNREACHABLE_MS = 10_000
 const LESSEE_RETRY_MS = 100
 const SOON_MS = 50
 const SMALL_SITE = 16

@@ -20,7 +20,8 @@ const SWEEP_MS = 25
 export function createPlanner(options: {
   blockSize: number
   book: PeerBook
-  priority: Priority
+  /** Asked anew each time: a client may join a task that began as preheating. */
+  priority: () => Priority
   random: () => number
   limits?: Partial<PlannerLimits>
 }): Planner {
@@ -76,7 +77,7 @@ export function createPlanner(options: {
     const last = board.end - 1
     const least = bytesTotal !== undefined && board.isFree(last) ? asking.bytesOf(last) : blockSize
     // What a peer that nobody knows would be given is what all tasks together leave over.
-    if (book.room('', priority, now) < least) return
+    if (book.room('', priority(), now) < least) return
     const { list, skip } = sources
     const anew = now - sweptAt >= SWEEP_MS
     if (anew) sweptAt = now

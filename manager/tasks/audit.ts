@@ -18,6 +18,8 @@ const SILENCE_MS = 10_000
 const POLL_MS = 300
 /** After an auditor was misled, others who can look get so long to take a turn. */
 const OTHERS_MS = 1500
+/** So many nodes that upstream misled alike are enough to lay it at upstream's door. */
+const WITNESSES = 2
 
 interface Verdict {
   bad: { index: number; cid: string }[]
@@ -98,13 +100,14 @@ export function createAuditDesk(deps: {
         return say.working ? { wait: true } : { turn: true }
       }
       if (file.auditor !== undefined && present && silence < SILENCE_MS) return { wait: true }
-      if (say.able && !file.misled.has(peer)) {
+      const enough = file.misled.size >= WITNESSES
+      if (say.able && !enough && !file.misled.has(peer)) {
         file.auditor = peer
         file.heardAt = now
         return { turn: true }
       }
-      // Everybody who could look was misled alike: upstream itself is wrong.
-      if (file.misled.size > 0 && silence > OTHERS_MS) {
+      // Enough, or everybody who could look, were misled alike: upstream itself is wrong.
+      if (enough || (file.misled.size > 0 && silence > OTHERS_MS)) {
         return { verdict: { bad: [], seeders: [], wrong: true }, serial: file.serial + 1 }
       }
       return { wait: true }

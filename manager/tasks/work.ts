@@ -61,7 +61,7 @@ export function createWork(
 ): Work {
   const { members, rpc, exchange, coordinator, book, pool, random } = place
   const { blocks, openings, diskless, log } = task
-  const planner = createPlanner({ blockSize: BLOCK_SIZE, book, priority: openings.priority, random })
+  const planner = createPlanner({ blockSize: BLOCK_SIZE, book, priority: () => openings.priority, random })
   const dispatching = createDispatching({
     digest: blocks.digest,
     blocks,

@@ -35,7 +35,7 @@ function pull(
   options: { until?: number; check?: (action: Action, book: PeerBook, now: number) => void } = {},
 ): Outcome {
   const book = createPeerBook()
-  const planner = createPlanner({ blockSize: BLOCK, book, priority: 'client', random: seeded(seed) })
+  const planner = createPlanner({ blockSize: BLOCK, book, priority: () => 'client', random: seeded(seed) })
   const here = new Set<number>()
   const flights = new Map<string, { index: number; peer: PeerModel; at: number; bytes: number }>()
   const denied = new Set<string>()

@@ -28,7 +28,7 @@ function setup(
   const planner = createPlanner({
     blockSize: BLOCK,
     book,
-    priority: options.priority ?? 'client',
+    priority: () => options.priority ?? 'client',
     random: seeded(options.seed ?? 1),
     ...(options.limits === undefined ? {} : { limits: options.limits }),
   })
@@ -78,7 +78,7 @@ test('the last block is asked for with its own length', () => {
 
 test('works before the size is known', () => {
   const book = createPeerBook({ limits: { minBudget: BLOCK } })
-  const planner = createPlanner({ blockSize: BLOCK, book, priority: 'client', random: seeded(1) })
+  const planner = createPlanner({ blockSize: BLOCK, book, priority: () => 'client', random: seeded(1) })
   planner.peer('a', fieldOf(4, [3]))
   planner.known(3)
   planner.known(70_000)
@@ -313,7 +313,7 @@ test('what this node seeds is not asked of peers, unless the lease brings nothin
 
 test('ranges that end are free again, those known later are seeded too', () => {
   const book = createPeerBook()
-  const planner = createPlanner({ blockSize: BLOCK, book, priority: 'client', random: seeded(1) })
+  const planner = createPlanner({ blockSize: BLOCK, book, priority: () => 'client', random: seeded(1) })
   planner.seeding([{ start: 0, count: 4 }])
   planner.peer('a', fullBitfield(8))
   for (const index of span(0, 8)) planner.known(index)

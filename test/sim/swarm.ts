@@ -114,7 +114,7 @@ export function simulate(
     const planner = createPlanner({
       blockSize: s.blockSize,
       book: createPeerBook(),
-      priority: 'client',
+      priority: () => 'client',
       random: draw,
     })
     planner.size(s.size)
