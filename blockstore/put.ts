@@ -1,6 +1,6 @@
 import { type Digest, ShoalError } from '../base/index.ts'
 import { newBlob, recordOp } from './blob-table.ts'
-import { cidOf, isCid } from './cid.ts'
+import { cidInPool, cidOf, isCid } from './cid.ts'
 import { noSpace, throwIfAborted } from './faults.ts'
 import type { Op } from './key-index.ts'
 import { blockKey, decodeSegment, encodeBlock, encodeSegment, refKey, segmentKey } from './keys.ts'
@@ -12,6 +12,8 @@ import type { BlockStore, Cid, Segment } from './types.ts'
 
 /** Puts that write at once: more than the thread pool takes gains nothing. */
 const AT_ONCE = 4
+/** From so many puts at once on, blocks come faster than the calling thread should hash: see `cidInPool`. */
+const MANY = 3
 
 type PutSegment = BlockStore['putSegment']
 
@@ -26,6 +28,7 @@ export function createPut({
 }): PutSegment {
   const { files, index, blobs, memo, mutate, totals, spare, now, dir } = state
   const slots = createSlots(AT_ONCE)
+  let putting = 0
 
   /**
    * One turn of the mutex: the file gets its name, the index its entries. Without `staged`, the block is thought to be
@@ -94,7 +97,7 @@ export function createPut({
         ...(by.signature === undefined ? {} : { signature: by.signature }),
       }
     }
-    const cid = cidOf(bytes)
+    const cid = putting < MANY ? cidOf(bytes) : await cidInPool(bytes)
     if (expect !== undefined) {
       if (cid !== expect) throw mismatch(expect, cid)
       const isKnown = await index.has(blockKey(cid))
@@ -128,9 +131,11 @@ export function createPut({
     const release = blobs.hold(digest)
     try {
       const leave = await slots.enter(signal)
+      putting++
       try {
         return await room.withDisk(bytes.length, () => store(digest, segment, bytes, signal), signal)
       } finally {
+        putting--
         leave()
       }
     } finally {

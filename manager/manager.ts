@@ -30,8 +30,8 @@ import type {
 } from './types.ts'
 
 const IDLE_BUFFERS = 8
-/** Bytes asked for and not here yet, from one peer and from all: what a daemon on a node of 1 GB can hold. */
-const IN_FLIGHT = { minBudget: 3 * 2 ** 20, total: 8 * 2 ** 20 }
+/** Bytes asked for and not here yet, from one peer and from all; a buffer is taken only with the first byte of a block. */
+const IN_FLIGHT = { minBudget: 6 * 2 ** 20, total: 14 * 2 ** 20 }
 const LAN_TROUBLE_MS = 45_000
 /** A node that just started may be the one that is late: so long a pull waits for the first contact with its site. */
 const SETTLE_MS = 2500
