@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -19,24 +18,11 @@ export function nameLab(): LabName {
   const name = PREFIX + randomBytes(3).toString('hex')
   const dir = join(tmpdir(), name)
   mkdirSync(dir, { mode: 0o755 })
-  spread(dir)
   writeFileSync(
     join(dir, 'lab.json'),
     JSON.stringify({ name, pid: process.pid, started: startOf(process.pid) }),
   )
   return { name, dir }
-}
-
-/**
- * Has ext4 put the hosts' directories apart, as on disks of their own. In one place of a file system without a journal, a
- * new file costs up to a millisecond after a lab that removed thousands, since each of their inodes is passed over.
- */
-function spread(dir: string): void {
-  try {
-    execFileSync('chattr', ['+T', dir], { stdio: 'ignore' })
-  } catch {
-    // Another file system has no such flag, and no such trouble.
-  }
 }
 
 /** Labs on this machine, and whether their owner still runs. */
