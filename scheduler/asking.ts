@@ -5,6 +5,8 @@ import type { Action, FetchFailure, PeerBook, Priority } from './types.ts'
 /** Share of what came whole that may come twice, and the blocks that may in any case. */
 const WASTE = 0.02
 const FREE_WASTE = 2
+/** What came of a block within this long tells how fast it comes. */
+const SETTLED_MS = 250
 
 /** The asking of one task: what is in flight, on the peer book's accounts and on its own. */
 export interface Asking {
@@ -29,7 +31,6 @@ export function createAsking(deps: {
   blockSize: number
   total: () => number | undefined
   book: PeerBook
-  /** Asked anew each time: a client may join a task that began as preheating. */
   priority: () => Priority
   sources: Sources
   flights: Flights
@@ -62,10 +63,11 @@ export function createAsking(deps: {
 
   function cancel(flight: Flight, now: number, actions: Action[]): void {
     remove(flight)
-    book.released(flight.peer, flight.bytes)
-    // What is overdue without a byte was most likely never sent.
-    const silent = flight.movedAt === flight.startedAt && now - flight.startedAt > 2 * flight.expectedMs
-    if (!silent) wastedBytes += flight.bytes
+    const { peer, bytes, received, startedAt } = flight
+    const settled = now - startedAt > SETTLED_MS
+    book.released(peer, bytes, settled ? { bytes: received, startedAt, now } : undefined)
+    // After a while hardly more is on its way than came: a peer that trickles or is silent wastes little.
+    wastedBytes += settled ? Math.min(bytes, 2 * received) : bytes
     actions.push({ type: 'cancel', index: flight.index, peer: flight.peer })
   }
 
@@ -90,7 +92,7 @@ export function createAsking(deps: {
       const peer = source.id
       const expectedMs = book.expectMs(peer, bytes)
       book.asked(peer, bytes, now)
-      const flight = { index, peer, bytes, startedAt: now, expectedMs, hedge, movedAt: now, notBefore: 0 }
+      const flight = { index, peer, bytes, startedAt: now, expectedMs, hedge, movedAt: now, received: 0, notBefore: 0 }
       flights.add(flight)
       deps.onAsk(flight)
       actions.push({ type: 'ask', index, peer, bytes, hedge })

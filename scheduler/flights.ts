@@ -10,6 +10,8 @@ export interface Flight {
   readonly hedge: boolean
   /** When bytes of it last came; `startedAt` before the first. */
   movedAt: number
+  /** Bytes of it that came so far. */
+  received: number
   /** Not looked at before this: nobody else could send it when it was late. */
   notBefore: number
 }

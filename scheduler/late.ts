@@ -39,7 +39,7 @@ export function createLate(deps: {
   /** When a flight is so late, and without news, that another holder is asked. */
   function dueAt(flight: Flight): number {
     const patience = deps.isNext(flight.index)
-      ? Math.max(2 * flight.expectedMs, limits.readerLateMs)
+      ? Math.min(Math.max(2 * flight.expectedMs, limits.readerLateMs), limits.readerMaxMs)
       : Math.max(3 * flight.expectedMs, limits.lateMs)
     const quiet = Math.max(flight.startedAt + patience, flight.movedAt + limits.quietMs)
     // One that trickles is given up at last, too.

@@ -64,8 +64,9 @@ export interface PlannerLimits {
   copies: number
   /** A block is late after this, or three times what was expected. */
   lateMs: number
-  /** The same for the block that a reader waits for, or twice what was expected. */
+  /** The same for the block that a reader waits for, or twice what was expected; but late after `readerMaxMs` in any case. */
   readerLateMs: number
+  readerMaxMs: number
   /** Not late while bytes of it came within this long, unless it takes `slow` times longer than what counts as late. */
   quietMs: number
   slow: number
@@ -119,6 +120,7 @@ export const DEFAULT_LIMITS: { ledger: LedgerLimits; peers: PeerLimits; planner:
     copies: 3,
     lateMs: 300,
     readerLateMs: 150,
+    readerMaxMs: 2000,
     quietMs: 150,
     slow: 4,
     giveUpMs: 3000,

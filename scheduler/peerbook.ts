@@ -24,6 +24,8 @@ const MAX_ASKS = 64
 const DRIFT = 0.002
 /** A client's task counts as active for this long after it last asked for room. */
 const CLIENT_MS = 2000
+/** What came of a cancelled block counts for at most this long. */
+const PART_MS = 500
 /** Answers "I have it not" that cost a peer nothing: claims and evictions cross. */
 const FREE_MISSES = 3
 
@@ -151,9 +153,17 @@ export function createPeerBook(options: { limits?: Partial<PeerLimits> } = {}): 
       shun(known, Math.min(limits.maxBackoffMs, limits.backoffMs * 2 ** (known.failures - 1)), now)
     },
 
-    released(peer: PeerId, bytes: number): void {
+    released(peer, bytes, part) {
       const known = entries.get(peer)
-      if (known !== undefined) settle(known, bytes)
+      if (known === undefined) return
+      settle(known, bytes)
+      if (part === undefined) return
+      const spent = Math.max(0, part.now - Math.max(known.countedTo, part.startedAt))
+      known.countedTo = part.now
+      // Weighs as no more than so long a look at the peer: it may only have had a bad moment.
+      const share = Math.min(1, PART_MS / Math.max(spent, 1))
+      known.bytes += Math.max(1, part.bytes * share)
+      known.busyMs += spent * share
     },
 
     expectMs(peer: PeerId, bytes: number): number {

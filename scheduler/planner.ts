@@ -180,7 +180,9 @@ export function createPlanner(options: {
 
     progress(index, peer, bytes, now) {
       const flight = flights.find(index, peer)
-      if (flight !== undefined && bytes > 0) flight.movedAt = now
+      if (flight === undefined || bytes <= 0) return
+      flight.movedAt = now
+      flight.received += bytes
     },
     arrived(index, peer, now) {
       clock = now

@@ -88,8 +88,8 @@ export interface PeerBook {
   /** A block came whole; `startedAt` is when it was asked. */
   arrived(peer: PeerId, bytes: number, startedAt: number, now: number): void
   failed(peer: PeerId, bytes: number, reason: FetchFailure, now: number): void
-  /** Cancelled by us, or no fault of the peer's. */
-  released(peer: PeerId, bytes: number): void
+  /** Cancelled by us, or no fault of the peer's. `part` is what came of it, where that says how slow the peer is. */
+  released(peer: PeerId, bytes: number, part?: { bytes: number; startedAt: number; now: number }): void
   /** Estimated ms until `bytes` more would be here if asked now. */
   expectMs(peer: PeerId, bytes: number): number
   /** True while nothing should be asked of the peer: it failed often or lied. */
@@ -132,7 +132,7 @@ export interface Planner {
   reader(id: number, next: number | undefined): void
   /** Limits choices to blocks within `blocks` of a reader (a full disk: nothing can be kept); undefined lifts it. */
   window(blocks: number | undefined): void
-  /** Results of an `ask`. The planner tells the PeerBook. `progress`: bytes of it so far. */
+  /** Results of an `ask`. The planner tells the PeerBook. `progress`: so many more bytes of it came. */
   progress(index: number, peer: PeerId, bytes: number, now: number): void
   arrived(index: number, peer: PeerId, now: number): Action[]
   failed(index: number, peer: PeerId, reason: FetchFailure, now: number): void

@@ -154,6 +154,19 @@ test('expectMs grows with what is in flight and follows the measured rate', () =
   assert.ok(book.expectMs('slow', BLOCK) > before)
 })
 
+test('what came of a cancelled block tells how slow a peer is, but is forgotten when it is quick again', () => {
+  const book = createPeerBook({ limits })
+  const good = book.expectMs('a', BLOCK)
+  book.asked('a', BLOCK, 0)
+  book.released('a', BLOCK, { bytes: 10_000, startedAt: 0, now: 1000 })
+  assert.ok(book.expectMs('a', BLOCK) > 20_000, `${book.expectMs('a', BLOCK)}`)
+  book.asked('silent', BLOCK, 0)
+  book.released('silent', BLOCK, { bytes: 0, startedAt: 0, now: 1000 })
+  assert.ok(book.expectMs('silent', BLOCK) > book.expectMs('a', BLOCK))
+  drive(book, 'a', { rate: 1e8, latencyMs: 1 }, 100)
+  assert.ok(book.expectMs('a', BLOCK) < good)
+})
+
 test('forgetting a peer returns what it had in flight; remembering is bounded', () => {
   const book = createPeerBook({ limits: { peers: 100 } })
   book.asked('a', BLOCK, 0)
@@ -199,7 +212,7 @@ test('whatever happens, the books balance', () => {
           if (flight === undefined) continue
           if (what === 'arrive') book.arrived(peer, flight.bytes, flight.at, now)
           else if (what === 'fail') book.failed(peer, flight.bytes, reason, now)
-          else book.released(peer, flight.bytes)
+          else book.released(peer, flight.bytes, { bytes: ms % flight.bytes, startedAt: flight.at, now })
         }
         const all = [...flights.values()].flat().reduce((sum, flight) => sum + flight.bytes, 0)
         assert.equal(book.inFlight, all)

@@ -207,6 +207,36 @@ test('a block that moves is not late, unless it trickles for ever', () => {
   assert.ok(hedgedAt > 800 && hedgedAt < 3000, `${hedgedAt}`)
 })
 
+test('peers that trickle hold nothing up, however many there are', () => {
+  const blocks = 32
+  const { planner } = setup({ blocks })
+  const trickling = span(0, 5).map((i) => `trickle${i}`)
+  for (const peer of [...trickling, 'good']) planner.peer(peer, fullBitfield(blocks))
+  const here = new Set<number>()
+  const queue: { index: number; peer: string; at: number }[] = []
+  let tricklings = 0
+  let now = 0
+  for (; here.size < blocks && now < 60_000; now += 10) {
+    while (queue.length > 0 && queue[0]!.at <= now) {
+      const { index, peer } = queue.shift()!
+      here.add(index)
+      planner.arrived(index, peer, now)
+    }
+    planner.reader(
+      1,
+      span(0, blocks).find((index) => !here.has(index)),
+    )
+    for (const peer of trickling) for (const index of span(0, blocks)) planner.progress(index, peer, 80, now)
+    for (const { index, peer } of asks(planner.next(now))) {
+      if (peer === 'good') queue.push({ index, peer, at: Math.max(now, queue.at(-1)?.at ?? 0) + 50 })
+      else tricklings++
+    }
+  }
+  assert.equal(here.size, blocks)
+  assert.ok(now < 5000, `${now} ms`)
+  assert.ok(tricklings <= 4 * trickling.length, `${tricklings} times`)
+})
+
 test('the block that a reader waits for is hedged sooner', () => {
   const due = [undefined, 7].map((next) => {
     const { planner } = setup({ blocks: 40 })

@@ -4,8 +4,8 @@ import type { Clock } from './clock.ts'
 export interface Job {
   readonly bytes: number
   readonly done: () => void
-  /** Called when the first byte goes out, and while more follow. */
-  readonly moving?: () => void
+  /** Called when the first byte goes out, and while more follow, with the bytes that went so far. */
+  readonly moving?: (sent: number) => void
   /** Virtual time at which a fair link has sent it. */
   tag: number
   state: 'waiting' | 'sending' | 'sent' | 'cancelled'
@@ -22,7 +22,7 @@ export interface Link {
   close(): void
 }
 
-export function job(bytes: number, done: () => void, moving?: () => void): Job {
+export function job(bytes: number, done: () => void, moving?: (sent: number) => void): Job {
   return { bytes, done, ...(moving === undefined ? {} : { moving }), tag: 0, state: 'waiting' }
 }
 
@@ -45,7 +45,7 @@ export function createFifo(clock: Clock, rate: number): Link {
     if (current === undefined) return
     const own = current
     own.state = 'sending'
-    own.moving?.()
+    own.moving?.(1)
     clock.after(own.bytes / rate, () => {
       if (closed) return
       sent += own.bytes
@@ -132,7 +132,8 @@ export function createFair(clock: Clock, rate: number): Link {
   function tell(moving: Job): void {
     clock.after(MOVING_MS, () => {
       if (moving.state !== 'sending' || closed) return
-      moving.moving?.()
+      update()
+      moving.moving?.(moving.bytes - Math.max(0, moving.tag - virtual))
       tell(moving)
     })
   }

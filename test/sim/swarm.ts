@@ -423,7 +423,7 @@ export function simulate(
         clock.after(s.latencyMs, () => fail(transfer, 'missing'))
         return
       }
-      let parts = 0
+      let moved = 0
       const bytes = lengthOf(index)
       from.serving.add(transfer)
       transfer.job = job(
@@ -435,7 +435,10 @@ export function simulate(
             job(bytes, () => clock.after(s.latencyMs + s.processMs, () => arrive(transfer, bytes))),
           )
         },
-        () => node.planner.progress(index, from.id, ++parts, clock.now),
+        (sent) => {
+          node.planner.progress(index, from.id, sent - moved, clock.now)
+          moved = sent
+        },
       )
       from.up.send(transfer.job)
     })
