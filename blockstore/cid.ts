@@ -6,6 +6,8 @@ import type { Cid } from './types.ts'
 /** What precedes the hash in a block's binary CID: version 1, codec raw (0x55), multihash sha2-256 (0x12) of 32 bytes. */
 const HEAD = Uint8Array.of(0x01, 0x55, 0x12, 32)
 const HASH_BYTES = 32
+/** Below this a trip to the thread pool costs more than the hash. */
+const SMALL = 32 * 1024
 
 /**
  * The one text form such a CID has: 36 bytes are 58 base32 characters after the multibase letter. The head fixes the
@@ -24,7 +26,7 @@ export function cidOf(bytes: Uint8Array): Cid {
  */
 export async function cidInPool(bytes: Uint8Array): Promise<Cid> {
   // WebCrypto takes no shared memory.
-  if (!(bytes.buffer instanceof ArrayBuffer)) return cidOf(bytes)
+  if (bytes.length < SMALL || !(bytes.buffer instanceof ArrayBuffer)) return cidOf(bytes)
   return cidOfHash(new Uint8Array(await crypto.subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>)))
 }
 

@@ -20,6 +20,8 @@ export function createMutex(): Mutex {
 export interface Slots {
   /** Resolves to the function that gives the slot back. @throws ABORTED */
   enter(signal?: AbortSignal): Promise<() => void>
+  /** How many are in now. */
+  readonly taken: number
 }
 
 export function createSlots(count: number): Slots {
@@ -35,6 +37,9 @@ export function createSlots(count: number): Slots {
     next.value()
   }
   return {
+    get taken() {
+      return count - free
+    },
     async enter(signal) {
       if (free > 0) free--
       else

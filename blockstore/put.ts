@@ -28,7 +28,6 @@ export function createPut({
 }): PutSegment {
   const { files, index, blobs, memo, mutate, totals, spare, now, dir } = state
   const slots = createSlots(AT_ONCE)
-  let putting = 0
 
   /**
    * One turn of the mutex: the file gets its name, the index its entries. Without `staged`, the block is thought to be
@@ -97,7 +96,7 @@ export function createPut({
         ...(by.signature === undefined ? {} : { signature: by.signature }),
       }
     }
-    const cid = putting < MANY ? cidOf(bytes) : await cidInPool(bytes)
+    const cid = slots.taken < MANY ? cidOf(bytes) : await cidInPool(bytes)
     if (expect !== undefined) {
       if (cid !== expect) throw mismatch(expect, cid)
       const isKnown = await index.has(blockKey(cid))
@@ -131,11 +130,9 @@ export function createPut({
     const release = blobs.hold(digest)
     try {
       const leave = await slots.enter(signal)
-      putting++
       try {
         return await room.withDisk(bytes.length, () => store(digest, segment, bytes, signal), signal)
       } finally {
-        putting--
         leave()
       }
     } finally {

@@ -1,7 +1,7 @@
 import { getHeapStatistics } from 'node:v8'
 
 const EVERY_MS = 500
-/** Growth of buffers since the last look after a collection that is worth another: some 30 ms of CPU. */
+/** Growth of buffers since the last look after a collection that is worth another, which takes tens of ms of CPU. */
 const GROWTH = 12 * 2 ** 20
 /** Nothing is done below this: the buffers of a pull under way take as much. */
 const FLOOR = 28 * 2 ** 20
@@ -14,7 +14,7 @@ export interface MemoryGuard {
 
 /**
  * Collects garbage when buffers gather outside of V8's heap. V8 frees a buffer with its handle, and handles are so small that
- * it lets 40 MiB of network buffers lie before it looks: more than a daemon that has 150 MiB can spare.
+ * it lets tens of MiB of network buffers lie before it looks: more than a daemon that has 150 MiB can spare.
  *
  * @param collect V8's `gc`; absent without `--expose-gc`, then nothing is done
  */

@@ -92,7 +92,17 @@ export function createAsking(deps: {
       const peer = source.id
       const expectedMs = book.expectMs(peer, bytes)
       book.asked(peer, bytes, now)
-      const flight = { index, peer, bytes, startedAt: now, expectedMs, hedge, movedAt: now, received: 0, notBefore: 0 }
+      const flight = {
+        index,
+        peer,
+        bytes,
+        startedAt: now,
+        expectedMs,
+        hedge,
+        movedAt: now,
+        received: 0,
+        notBefore: 0,
+      }
       flights.add(flight)
       deps.onAsk(flight)
       actions.push({ type: 'ask', index, peer, bytes, hedge })

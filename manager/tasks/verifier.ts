@@ -33,11 +33,14 @@ export function createVerifier(deps: {
     position++
   }
 
-  /** A reader will offer the block at `position` soon. Not the last one: readers wait for the verdict with that. */
+  /**
+   * A reader will offer the block at `position` soon. Not the last one: readers wait for the verdict with that. And nobody is
+   * waited for while another is ahead: its client must not be held up by a slower one.
+   */
   function isExpected(): boolean {
     if (blocks.count === undefined || position === blocks.count - 1) return false
-    for (const at of readers.values()) if (at === position || at === position - 1) return true
-    return false
+    const first = Math.max(...readers.values())
+    return first === position || first === position - 1
   }
 
   async function awaitReader(index: number, signal: AbortSignal): Promise<void> {
