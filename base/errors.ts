@@ -14,6 +14,7 @@ export type ErrorCode =
   | 'NAME_INVALID'
   | 'NOT_FOUND'
   | 'NO_DAEMON'
+  | 'NO_QUORUM'
   | 'PEER_GONE'
   | 'PROTOCOL'
   | 'RANGE_INVALID'

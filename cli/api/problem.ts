@@ -11,6 +11,7 @@ const ANSWERS: Partial<Record<ErrorCode, [status: number, title: string]>> = {
   NAME_INVALID: [400, 'Bad name'],
   NOT_FOUND: [404, 'Not found'],
   NO_DAEMON: [503, 'Not running'],
+  NO_QUORUM: [503, 'Not enough copies'],
   PEER_GONE: [502, 'Peer gone'],
   PROTOCOL: [502, 'Protocol error'],
   RANGE_INVALID: [416, 'Bad range'],

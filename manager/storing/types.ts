@@ -1,0 +1,66 @@
+import type { Digest } from '../../base/index.ts'
+import type { Origin } from '../types.ts'
+
+/** A blob of a stored image. */
+export interface StoredBlob {
+  digest: Digest
+  size: number
+  mediaType?: string
+}
+
+/** An image that the site keeps in so many copies: the record `stored/<name>`. */
+export interface StoredImage {
+  /** `HOST/REPOSITORY:TAG` or `HOST/REPOSITORY@DIGEST`. */
+  name: string
+  /** Of what the name points to. */
+  digest: Digest
+  copies: number
+  /** Manifests, configs and layers, each once. */
+  blobs: StoredBlob[]
+  site: string
+}
+
+/** Where a stored image's bytes are. */
+export interface StoredState extends StoredImage {
+  size: number
+  /** Bytes of it on this disk, and of these the ones that are this node's share. */
+  bytesHere: number
+  bytesKept: number
+  /** Bytes of it on all disks of the site. */
+  bytesInSite: number
+  /** Copies that every block has at least, counted on nodes that are alive. */
+  copiesNow: number
+  /** Every block is on a node that is alive: it can be started without the uplink. */
+  startable: boolean
+}
+
+/**
+ * Spreads blobs over the site and keeps them there: each block on `copies` nodes, chosen by weighted rendezvous hashing with
+ * bounded loads (scheduler/placement.ts), weighted by the space that each node offers. The coordinator of a blob sees to its copies: it
+ * has them made again when a node left for good, and moved when one joined.
+ */
+export interface Storing {
+  /**
+   * Resolves when every block of every blob is on disk on `copies` nodes, or on all where there are fewer, and the image's record is on
+   * as many. What the site lacks is pulled through this node from the blob's origin. Storing it again with other copies changes them.
+   * @throws NO_QUORUM when too few nodes took their share in time | what the origin throws | STORE_FULL
+   */
+  store(
+    image: Omit<StoredImage, 'site'>,
+    options: {
+      /** Where a blob comes from if the site has it not; absent: every blob is here. */
+      origin?: (blob: StoredBlob) => Origin
+      signal: AbortSignal
+      onProgress?: (progress: { blobs: number; blobsDone: number; bytes: number; bytesDone: number }) => void
+    },
+  ): Promise<void>
+  /** The site need not keep it any longer: what is kept of it becomes cache. False if it was not stored. */
+  forget(name: string, signal?: AbortSignal): Promise<boolean>
+  list(): Promise<StoredState[]>
+  /** Makes again what is missing and moves what must move, now instead of after the delay (`shoal repair --now`, tests). */
+  repair(options: {
+    now: boolean
+    signal: AbortSignal
+  }): Promise<{ copied: number; bytes: number; lost: number }>
+  close(): Promise<void>
+}
