@@ -14,10 +14,12 @@ export interface Route {
   handle: (req: Request, res: Response) => unknown
 }
 
-function statusView(deps: RouteDeps): Record<string, unknown> {
+async function statusView(deps: RouteDeps): Promise<Record<string, unknown>> {
   const { manager, store, config, lag } = deps
   const { id, name, site, addrs } = manager.self
   const { bytes, blocks, quota } = store.usage()
+  let kept = 0
+  for await (const { bytesKept } of store.blobs()) kept += bytesKept
   return {
     id,
     name,
@@ -28,7 +30,7 @@ function statusView(deps: RouteDeps): Record<string, unknown> {
     startedAt: deps.startedAt,
     uptimeMs: Date.now() - deps.startedAt,
     ready: deps.readiness(),
-    store: { bytes, blocks, ...(quota === undefined ? {} : { quota }) },
+    store: { bytes, blocks, kept, ...(quota === undefined ? {} : { quota }) },
     totals: manager.totals(),
     tasks: manager
       .tasks()
@@ -67,7 +69,7 @@ export function createRoutes(deps: RouteDeps): Route[] {
   const noPull = (id: string): ShoalError => new ShoalError('NOT_FOUND', `no pull ${id.slice(0, 80)}`)
 
   return [
-    { method: 'get', path: '/api/v1/status', handle: (_req, res) => res.json(statusView(deps)) },
+    { method: 'get', path: '/api/v1/status', handle: async (_req, res) => res.json(await statusView(deps)) },
     { method: 'get', path: '/api/v1/peers', handle: (_req, res) => res.json(manager.peers().map(peerView)) },
     {
       method: 'get',

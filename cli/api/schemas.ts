@@ -152,7 +152,12 @@ export const SCHEMAS: Record<string, Schema> = {
     startedAt: time,
     uptimeMs: count(),
     ready: list(ref('ReadyCheck')),
-    store: object({ bytes: count(), blocks: count(), 'quota?': count() }),
+    store: object({
+      bytes: count(),
+      blocks: count(),
+      kept: count('bytes that are kept as shares'),
+      'quota?': count(),
+    }),
     totals: object({ peersIn: count(), peersOut: count(), upstream: count(), local: count() }),
     tasks: { ...list(ref('Task')), description: 'those under way' },
     members: {

@@ -8,7 +8,10 @@ import type { ScrubStatus } from './types.ts'
  * hardly feel it, and 100 GB are still through in four hours.
  */
 const BACKGROUND_RATE = 8 * 2 ** 20
-/** How often it is looked whether the next one is due: it may have come due while the node was off. */
+/**
+ * How often it is looked whether the next one is due; it may have come due while the node was off. The first look is so
+ * long after the start, too, when a node has other things to do.
+ */
 const LOOK_MS = 15 * 60e3
 
 interface Last {
@@ -35,6 +38,7 @@ export function createScrubs({
   repair,
   log,
   now = Date.now,
+  lookMs = LOOK_MS,
 }: {
   store: BlockStore
   last: Records<Last>
@@ -44,6 +48,7 @@ export function createScrubs({
   repair: (digest: Digest) => void
   log: Log
   now?: () => number
+  lookMs?: number
 }): Scrubs {
   const listeners = new Set<(scrub: ScrubStatus) => void>()
   let status: ScrubStatus = { state: 'never', blocks: 0, bytes: 0, bad: 0, total: 0 }
@@ -99,8 +104,7 @@ export function createScrubs({
   const look = (): void => {
     startIfDue().catch((error) => log.warn({ err: error }, 'the next scrub could not be started'))
   }
-  if (everyMs > 0) look()
-  const timer = everyMs > 0 ? setInterval(look, Math.min(everyMs, LOOK_MS)).unref() : undefined
+  const timer = everyMs > 0 ? setInterval(look, lookMs).unref() : undefined
 
   return {
     start,

@@ -22,6 +22,7 @@ async function setUp(t: TestContext, options: { everyMs?: number; now?: () => nu
       repair: (digest) => repaired.push(digest),
       log: silentLog(),
       everyMs: 0,
+      lookMs: 10,
       ...options,
     })
   const scrubs = make()
@@ -74,7 +75,7 @@ test('a scrub comes by itself when the last one is long enough ago, over restart
   let time = 1_000 * DAY
   const { store, make, ended } = await setUp(t, { everyMs: 7 * DAY, now: () => time })
   const last = store.records<{ finishedAt: number }>('scrub')
-  while ((await last.get('last')) === undefined) await new Promise(setImmediate)
+  while ((await last.get('last')) === undefined) await new Promise((resolve) => setTimeout(resolve, 5))
   time += 6 * DAY
   const early = make()
   await new Promise((resolve) => setTimeout(resolve, 50))

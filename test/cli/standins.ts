@@ -120,7 +120,18 @@ export function standInStore(): BlockStore {
       await new Promise((resolve) => setTimeout(resolve, 20))
       return { blocks: 3, bytes: 4096, bad: 1 }
     },
-    blobs: async function* () {},
+    blobs: async function* () {
+      yield {
+        digest: digest('layer'),
+        size: 4096,
+        mediaType: undefined,
+        complete: false,
+        pinned: false,
+        usedAt: 1,
+        bytesHere: 4096,
+        bytesKept: 1024,
+      }
+    },
     close: async () => {},
   } satisfies Partial<BlockStore> as unknown as BlockStore
 }
