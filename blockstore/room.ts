@@ -109,10 +109,12 @@ export function createRoom({
       const fits = (): boolean => inQuota(bytes) && lack(bytes) <= freed
       while (!fits()) {
         const evicted = await evictions.run(async () => {
-          if (fits()) return 0
+          if (fits()) return undefined
           if (quota !== undefined && bytes > quota) return 0
           return (await evict(goal(bytes), signal)).bytes
         })
+        // Somebody else evicted enough; but another may have taken the room by now.
+        if (evicted === undefined) continue
         freed += evicted
         if (evicted === 0 && !fits()) throw tooFull(bytes)
       }
@@ -134,8 +136,8 @@ export function createRoom({
         const freed = await evictions.run(async () => {
           if (round !== seen) return true
           // The spare file comes first when room is there again.
-          const goal = Math.max(bytes + SPARE_BYTES, totals.bytes * DISK_FULL_PART)
-          return (await evict((so) => so >= goal, signal)).bytes > 0
+          const wanted = Math.max(bytes + SPARE_BYTES, totals.bytes * DISK_FULL_PART)
+          return (await evict((freed) => freed >= wanted, signal)).bytes > 0
         })
         if (!freed) throw storeFull(dir, error)
       }
