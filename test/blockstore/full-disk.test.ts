@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, open, rm, rmdir, statfs } from 'node:fs/promises'
+import { mkdtemp, open, rm, rmdir, statfs, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
@@ -154,6 +154,26 @@ test('a full disk takes cache, never what is kept, and keeping on it is all or n
   store = await storeIn(t, dir)
   assert.deepEqual(await store.kept(A), after)
   assert.equal((await store.segments(A)).length, 8)
+  await assertSound(dir, store)
+  await store.close()
+})
+
+test('a floor of free space holds whatever comes, and is made good when somebody else fills the disk', async (t) => {
+  const dir = await smallDisk(t, 32)
+  if (dir === undefined) return
+  const minFree = 10 * MIB
+  const store = await storeIn(t, dir, { minFree })
+  for (let i = 0; i < 12; i++) {
+    await putBlob(store, blobNamed(`blob ${i}`), 12, LENGTH)
+    // The index takes a little beside the blocks.
+    assert.ok((await freeBytes(dir)) > minFree - MIB / 2, `${await freeBytes(dir)}`)
+  }
+  assert.ok(store.usage().bytes > 8 * MIB)
+  const ballast = join(dir, '../ballast')
+  await writeFile(ballast, Buffer.alloc(4 * MIB, 1))
+  assert.ok((await freeBytes(dir)) < minFree)
+  assert.ok((await store.collect()).bytes > 0)
+  assert.ok((await freeBytes(dir)) >= minFree)
   await assertSound(dir, store)
   await store.close()
 })
