@@ -68,18 +68,20 @@ export function createScrub({
   return async ({ bytesPerSecond, signal, onProgress }) => {
     const done: Scrubbed = { blocks: 0, bytes: 0, bad: 0 }
     const total = totals.bytes
-    const startedAt = performance.now()
+    /** When the next block may be read; time that was lost is not made up for by going faster. */
+    let due = performance.now()
     const reader = createDirectReader()
     for await (const [key, value] of pages(index, BLOCKS)) {
       const [, , cid = '', ...ref] = key.split('/')
       if (ref.length > 0) continue
       throwIfAborted(signal)
       const { size } = decodeBlock(value)
+      due = Math.max(due, performance.now()) + (1000 * size) / bytesPerSecond
       if (await check(cid, size, reader)) done.bad++
       done.blocks++
       done.bytes += size
       onProgress?.({ ...done, total })
-      await pause(startedAt + (1000 * done.bytes) / bytesPerSecond - performance.now(), signal)
+      await pause(due - performance.now(), signal)
     }
     log.info({ dir, ...done }, 'scrub: looked at all blocks')
     return done
