@@ -14,7 +14,7 @@ import {
   type Setting,
   splitPair,
 } from './settings.ts'
-import { parseDuration, parseRate } from './units.ts'
+import { parseDuration, parsePercent, parseRate } from './units.ts'
 
 /** What `serve` runs with. Rates are bytes a second, times milliseconds; absent: no limit, or off. */
 export interface Config {
@@ -30,6 +30,12 @@ export interface Config {
   upstream: Record<string, string>
   credentials: Record<string, Credential>
   quota?: number
+  /** The part of the quota that eviction goes down to. */
+  quotaLow: number
+  /** Bytes. */
+  minFree: number
+  /** 0: off. */
+  scrubEvery: number
   uploadRate?: number
   downloadRate?: number
   tagTtl: number
@@ -175,6 +181,10 @@ export async function loadConfig(input: ConfigInput): Promise<Config> {
     upstream: Object.fromEntries(many('upstream').map(splitPair)),
     credentials: file?.credentials ?? {},
     ...given('quota', as('quota', parseBytes)),
+    quotaLow: as('quota-low', parsePercent) ?? 0.9,
+    minFree: as('min-free', parseBytes) ?? 0,
+    // What nobody reads may rot unseen until the other copies are gone: a week is well below the life of those.
+    scrubEvery: as('scrub-every', parseDuration) ?? 7 * 86400e3,
     ...given('uploadRate', as('upload-rate', parseRate)),
     ...given('downloadRate', as('download-rate', parseRate)),
     tagTtl: as('tag-ttl', parseDuration) ?? 30e3,

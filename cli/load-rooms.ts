@@ -2,7 +2,7 @@ import { createHmac } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { formatHostPort, type HostPort, isLoopback } from './address.ts'
-import { createImageList, createPull } from './pull-room.ts'
+import { createImageList, createPins, createPull } from './pull-room.ts'
 import type { Parts, Rooms } from './rooms.ts'
 import { watchUpstream } from './upstream-health.ts'
 
@@ -33,6 +33,8 @@ export async function loadRooms(): Promise<Rooms> {
       blockstore.openBlockStore({
         dir: join(config.dataDir, 'store'),
         quota: config.quota,
+        quotaLow: config.quotaLow,
+        minFree: config.minFree,
         log: log.child({ room: 'blockstore' }),
       }),
     createUpstream: async ({ config, log }) =>
@@ -89,6 +91,8 @@ export async function loadRooms(): Promise<Rooms> {
         listener: made.handler,
         pull: createPull(puller),
         images: createImageList(puller),
+        pins: createPins(made.parts.pins),
+        repair: (digest) => made.parts.repair.want(digest),
         upstreams: watched.health,
         close: () => made.close(),
       }

@@ -62,12 +62,7 @@ export function createProgram(context: Context): Command {
       const { idCommand } = await import('./commands/id.ts')
       await idCommand(context, flags)
     })
-  client('gc', 'evict the least recently used until the quota holds', 'shoal gc').action(
-    async (flags: ClientFlags) => {
-      const { gcCommand } = await import('./commands/images.ts')
-      await gcCommand(context, flags)
-    },
-  )
+  addUpkeep(client, context)
   addMirror(program, context)
   add('completion', 'print a completion script for a shell', 'source <(shoal completion bash)')
     .addArgument(new Argument('<shell>').choices(SHELLS))
@@ -83,6 +78,37 @@ export function createProgram(context: Context): Command {
     )
   })
   return program
+}
+
+/** The commands that see to the store. */
+function addUpkeep(
+  client: (usage: string, description: string, sample: string) => Command,
+  context: Context,
+): void {
+  client('gc', 'evict the least recently used until the quota holds', 'shoal gc')
+    .option('--all', 'everything that is neither kept, pinned nor in use')
+    .action(async (flags: ClientFlags & { all?: boolean }) => {
+      const { gcCommand } = await import('./commands/gc.ts')
+      await gcCommand(context, flags)
+    })
+  client('scrub', 'read and verify every block; what is bad is fetched again', 'shoal scrub --rate 20MB')
+    .option('--rate <SIZE>', 'bytes a second at most (default 50MB)')
+    .action(async (flags: ClientFlags & { rate?: string }) => {
+      const { scrubCommand } = await import('./commands/scrub.ts')
+      await scrubCommand(context, flags)
+    })
+  client('pin', 'keep an image that is here, as it is now, from being evicted', 'shoal pin redis:7')
+    .argument('<image>', 'as shoal images lists it')
+    .action(async (image: string, flags: ClientFlags) => {
+      const { pinCommand } = await import('./commands/pins.ts')
+      await pinCommand(context, image, flags)
+    })
+  client('unpin', 'let an image be evicted again', 'shoal unpin redis:7')
+    .argument('<image>', 'as shoal images lists it')
+    .action(async (image: string, flags: ClientFlags) => {
+      const { unpinCommand } = await import('./commands/pins.ts')
+      await unpinCommand(context, image, flags)
+    })
 }
 
 function example(command: Command, line: string): Command {

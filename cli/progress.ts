@@ -2,8 +2,8 @@ import { formatBytes } from '../base/index.ts'
 import type { PullBlob, PullStatus } from './api/types.ts'
 import { type Io, percent, shortDigest } from './output.ts'
 
-const REDRAW_MS = 100
-const PLAIN_EVERY_MS = 5000
+export const REDRAW_MS = 100
+export const PLAIN_EVERY_MS = 5000
 /** Widths of `999 KiB / 999 KiB` and `peers 99 % upstream 1 %`. */
 const AMOUNT = 17
 const ORIGIN = 24
@@ -15,7 +15,8 @@ export interface Progress {
   end(): void
 }
 
-function bar(share: number, width: number): string {
+/** `share` (0 to 1) of so many columns between brackets. */
+export function bar(share: number, width: number): string {
   const filled = Math.round(Math.min(1, Math.max(0, share)) * width)
   return `[${'='.repeat(filled)}${filled < width ? '>' : ''}${' '.repeat(Math.max(0, width - filled - 1))}]`
 }

@@ -1,5 +1,5 @@
-import type { Image, PartProgress, Platform, PullResult } from '../proxy/index.ts'
-import type { ImageInfo, PullBlob, PullImage } from './api/index.ts'
+import type { PartProgress, PinnedImage, Platform, PullResult } from '../proxy/index.ts'
+import type { ImageInfo, ImagePins, PullBlob, PullImage } from './api/index.ts'
 
 /** What proxy/ offers for pulling and listing, with its parts bound. */
 export interface Puller {
@@ -10,7 +10,7 @@ export interface Puller {
     onProgress: (part: PartProgress) => void
   }): Promise<PullResult>
   parsePlatform(text: string): Platform
-  list(): Promise<Image[]>
+  list(): Promise<PinnedImage[]>
 }
 
 function blobOf({ digest, kind, size, done, sources, complete }: PartProgress): PullBlob {
@@ -43,16 +43,34 @@ export function createPull(puller: Puller): PullImage {
   }
 }
 
+function imageInfo(image: PinnedImage): ImageInfo {
+  const { name, digest, platforms, size, bytesHere, bytesKept, blobs, pinned, pulledAt } = image
+  return {
+    reference: name,
+    digest,
+    platforms,
+    size,
+    bytesHere,
+    bytesKept,
+    complete: bytesHere >= size,
+    pinned,
+    blobs: blobs.length,
+    usedAt: pulledAt,
+  }
+}
+
 /** Images as the API tells them. */
 export function createImageList(puller: Puller): () => Promise<ImageInfo[]> {
-  return async () =>
-    (await puller.list()).map(({ name, digest, platforms, size, bytesHere, pulledAt }) => ({
-      reference: name,
-      digest,
-      platforms,
-      size,
-      bytesHere,
-      complete: bytesHere >= size,
-      usedAt: pulledAt,
-    }))
+  return async () => (await puller.list()).map(imageInfo)
+}
+
+/** Pins as the API tells them. */
+export function createPins(pins: {
+  pin(reference: string): Promise<PinnedImage>
+  unpin(reference: string): Promise<boolean>
+}): ImagePins {
+  return {
+    pin: async (reference) => imageInfo(await pins.pin(reference)),
+    unpin: (reference) => pins.unpin(reference),
+  }
 }

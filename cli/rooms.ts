@@ -1,10 +1,10 @@
 import type { RequestListener } from 'node:http'
-import type { Log } from '../base/index.ts'
+import type { Digest, Log } from '../base/index.ts'
 import type { BlockStore } from '../blockstore/index.ts'
 import type { Manager } from '../manager/index.ts'
 import type { Upstream } from '../proxy/index.ts'
 import type { HostPort } from './address.ts'
-import type { ImageInfo, PullImage, UpstreamHealth } from './api/index.ts'
+import type { ImageInfo, ImagePins, PullImage, UpstreamHealth } from './api/index.ts'
 import type { Config } from './config.ts'
 
 /** What the daemon is put together of. */
@@ -31,6 +31,8 @@ export interface ProxyRoom {
   listener: RequestListener
   pull: PullImage
   images: () => Promise<ImageInfo[]>
+  pins: ImagePins
+  repair: (digest: Digest) => void
   upstreams?: () => UpstreamHealth[]
   close(): Promise<void>
 }

@@ -97,6 +97,8 @@ export async function startDaemon(
       store,
       images: proxy.images,
       pull: proxy.pull,
+      pins: proxy.pins,
+      repair: proxy.repair,
       metrics: createMetrics([...nodeInstruments({ manager, store, upstreams }), ...processInstruments(lag)]),
       lag,
       readiness: readiness.checks,
@@ -106,6 +108,7 @@ export async function startDaemon(
         version,
         registry: formatHostPort(addresses.registry),
         names: [config.name, config.api.host],
+        scrubEveryMs: config.scrubEvery,
       },
       log,
     })

@@ -1,6 +1,6 @@
 import { parseBytes, ShoalError } from '../base/index.ts'
 import { formatHostPort, parseHostPort } from './address.ts'
-import { parseDuration, parseRate } from './units.ts'
+import { parseDuration, parsePercent, parseRate } from './units.ts'
 
 /** How a setting's text becomes its value; `list` settings are repeatable flags and YAML sequences. */
 export interface Setting {
@@ -24,6 +24,7 @@ export interface Setting {
 const address = (text: string): void => void parseHostPort(text)
 const size = (text: string): void => positive(parseBytes(text), text)
 const rate = (text: string): void => positive(parseRate(text), text)
+const percent = (text: string): void => void parsePercent(text)
 const duration = (text: string): void => void parseDuration(text)
 
 function positive(value: number, text: string): void {
@@ -141,6 +142,27 @@ export const SETTINGS: readonly Setting[] = [
     help: 'of the block store, e.g. 20GiB',
     shownDefault: "the disk's size",
     check: size,
+  },
+  {
+    name: 'quota-low',
+    argument: 'PERCENT',
+    help: 'of the quota: eviction goes on until this is left',
+    shownDefault: '90',
+    check: percent,
+  },
+  {
+    name: 'min-free',
+    argument: 'SIZE',
+    help: 'that the disk shall have free, whoever fills it: below, cache is evicted',
+    shownDefault: '0: only a full disk evicts',
+    check: (text) => void parseBytes(text),
+  },
+  {
+    name: 'scrub-every',
+    argument: 'TIME',
+    help: 'how often all blocks are read and verified at a low rate; 0: only by shoal scrub',
+    shownDefault: '7d',
+    check: duration,
   },
   {
     name: 'upload-rate',

@@ -35,6 +35,14 @@ export function formatDuration(ms: number): string {
     .join(' ')
 }
 
+/** `85` or `85%` as 0.85; more than nothing and at most all. @throws ShoalError CONFIG */
+export function parsePercent(text: string): number {
+  const value = /^\s*(\d+(?:\.\d+)?)\s*%?\s*$/.exec(text)?.[1]
+  const part = Number(value) / 100
+  if (!(part > 0 && part <= 1)) throw new ShoalError('CONFIG', `not a percentage from 1 to 100: ${text}`)
+  return part
+}
+
 /** Bytes a second of `10MB`, `10MiB/s` or, as links are sold, `100Mbit/s`. @throws ShoalError CONFIG */
 export function parseRate(text: string): number {
   const bare = text.trim().replace(/\/s$|ps$/i, '')

@@ -4,7 +4,7 @@ import { labelOf } from './registry/ask.ts'
 import type { Descriptor, Manifest } from './registry/manifest.ts'
 import { isManifestType } from './registry/media.ts'
 import { tagRecords } from './registry/tags.ts'
-import type { RepositoryRef } from './types.ts'
+import type { Kind, RepositoryRef } from './types.ts'
 
 /** An image that came through this node, or a part of it did. */
 export interface Image {
@@ -22,7 +22,11 @@ export interface Image {
   size: number
   /** Bytes of them on this disk. */
   bytesHere: number
+  /** Of these the ones that are this node's share of a stored image. */
+  bytesKept: number
   layers: Digest[]
+  /** All its parts that are known. */
+  blobs: Digest[]
   /** ms since the epoch, of the last pull of one of its manifests. */
   pulledAt: number
 }
@@ -45,6 +49,8 @@ export interface Images {
   /** A manifest was pulled under this repository. */
   note(ref: RepositoryRef, digest: Digest, manifest: Manifest, size: number): Promise<void>
   list(): Promise<Image[]>
+  /** A repository that has the blob, as what; undefined if no manifest that is known is, or names, it. */
+  placeOf(digest: Digest): Promise<{ ref: RepositoryRef; kind: Kind } | undefined>
 }
 
 /** Remembers what manifests are made of, and tells which images are here. */
@@ -125,10 +131,12 @@ export function createImages(parts: { store: BlockStore; now?: () => number }): 
     }
     let size = 0
     let bytesHere = 0
+    let bytesKept = 0
     for (const [part, bytes] of sizes) {
       const blob = await store.blob(part)
       size += blob?.size ?? bytes
       bytesHere += blob?.bytesHere ?? 0
+      bytesKept += blob?.bytesKept ?? 0
     }
     const slash = label.indexOf('/')
     return {
@@ -141,12 +149,27 @@ export function createImages(parts: { store: BlockStore; now?: () => number }): 
       platforms,
       size,
       bytesHere,
+      bytesKept,
       layers: [...layers],
+      blobs: [...sizes.keys()],
       pulledAt,
     }
   }
 
-  return { note, list }
+  async function placeOf(digest: Digest): Promise<{ ref: RepositoryRef; kind: Kind } | undefined> {
+    for await (const [key, { config, layers, manifests }] of records.entries()) {
+      const at = key.indexOf('@')
+      const slash = key.indexOf('/')
+      const ref = { host: key.slice(0, slash), repository: key.slice(slash + 1, at) }
+      const entry = manifests.find((one) => one.digest === digest)
+      if (key.slice(at + 1) === digest || (entry && isManifestType(entry.mediaType)))
+        return { ref, kind: 'manifests' }
+      if (entry || [config, ...layers].some((one) => one?.digest === digest)) return { ref, kind: 'blobs' }
+    }
+    return undefined
+  }
+
+  return { note, list, placeOf }
 }
 
 /** `os/architecture[/variant]`. */

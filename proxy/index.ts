@@ -1,4 +1,5 @@
 export { type Image, platformName } from './images.ts'
+export type { PinnedImage } from './pins.ts'
 export { hostPlatform, type Platform, parsePlatform } from './platform.ts'
 export { type PartProgress, type PullResult, pullImage } from './pull.ts'
 export { formatReference, parseReference, type Reference } from './reference.ts'

@@ -1,5 +1,5 @@
 import express, { type Express, type NextFunction, type Request, type Response } from 'express'
-import { isShoalError, type Log, ShoalError } from '../../base/index.ts'
+import { type Digest, isShoalError, type Log, ShoalError } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 import type { Manager } from '../../manager/index.ts'
 import { createEvents } from './events.ts'
@@ -9,7 +9,8 @@ import type { Metrics } from './metrics.ts'
 import { problemOf, sendProblem } from './problem.ts'
 import { createPulls } from './pulls.ts'
 import { createRoutes, type Route } from './routes.ts'
-import type { ImageInfo, Problem, PullImage, ReadyCheck, UpstreamHealth } from './types.ts'
+import { createScrubs } from './scrubs.ts'
+import type { ImageInfo, ImagePins, Problem, PullImage, ReadyCheck, UpstreamHealth } from './types.ts'
 
 export interface ApiDeps {
   manager: Manager
@@ -17,6 +18,9 @@ export interface ApiDeps {
   /** Images whose manifest is here. */
   images: () => Promise<ImageInfo[]>
   pull: PullImage
+  pins: ImagePins
+  /** Fetches again what a blob lacks; failures are its own affair. */
+  repair: (digest: Digest) => void
   metrics: Metrics
   lag: LagMeter
   readiness: () => ReadyCheck[]
@@ -28,6 +32,8 @@ export interface ApiDeps {
     registry: string
     /** Host names of this node that a local client may use, besides loopback's. */
     names: string[]
+    /** Milliseconds between scrubs; 0: only when asked for. */
+    scrubEveryMs: number
   }
   log: Log
   /** For tests: how the event stream is bounded. */
@@ -39,7 +45,7 @@ export interface Api {
   app: Express
   /** `METHOD /path/{id}` of everything that is served. */
   routes: string[]
-  /** Ends the event streams and cancels the pulls. */
+  /** Ends the event streams, cancels the pulls and the scrub. */
   close(): Promise<void>
 }
 
@@ -71,8 +77,15 @@ export function createApi(deps: ApiDeps): Api {
   pulls
     .resume()
     .catch((error) => log.warn({ err: error }, 'pulls of the last run could not be taken up again'))
-  const events = createEvents({ manager, pulls, log, ...deps.events })
-  const routes = createRoutes({ ...deps, pulls, events, startedAt: Date.now() })
+  const scrubs = createScrubs({
+    store: deps.store,
+    last: deps.store.records('scrub'),
+    everyMs: config.scrubEveryMs,
+    repair: deps.repair,
+    log,
+  })
+  const events = createEvents({ manager, pulls, scrubs, log, ...deps.events })
+  const routes = createRoutes({ ...deps, pulls, scrubs, events, startedAt: Date.now() })
 
   const app = express()
   app.disable('x-powered-by')
@@ -119,7 +132,7 @@ export function createApi(deps: ApiDeps): Api {
     routes: routes.map(({ method, path }) => `${method.toUpperCase()} ${path}`),
     close: async () => {
       events.close()
-      await pulls.close()
+      await Promise.all([pulls.close(), scrubs.close()])
     },
   }
 }

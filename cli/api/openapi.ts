@@ -75,8 +75,52 @@ const PATHS: Record<string, Record<string, Operation>> = {
   },
   '/api/v1/gc': {
     post: changing({
-      summary: 'Evict the least recently used blobs until the quota holds',
-      responses: { '200': answer('what was evicted', ref('Collected')) },
+      summary:
+        "Evict the least recently used until the quota's low watermark and the floor of free space hold",
+      requestBody: { required: false, content: json(ref('CollectRequest')) },
+      responses: {
+        '200': answer('what was evicted', ref('Collected')),
+        '400': problem('the body is no such request'),
+      },
+    }),
+  },
+  '/api/v1/scrub': {
+    get: read('The scrub that goes on, or the last one', 'as it stands', ref('Scrub')),
+    post: changing({
+      summary: 'Read and verify every block of the store; what is bad is fetched again',
+      requestBody: { required: false, content: json(ref('ScrubRequest')) },
+      responses: {
+        '202': {
+          ...answer('the scrub has begun', ref('Scrub')),
+          headers: { Location: { description: 'path of the scrub', schema: { type: 'string' } } },
+        },
+        '400': problem('no such rate'),
+        '409': problem('a scrub goes on already'),
+      },
+    }),
+    delete: changing({
+      summary: 'Cancel the scrub',
+      responses: { '204': { description: 'it is cancelled' }, '404': problem('none goes on') },
+    }),
+  },
+  '/api/v1/pins': {
+    post: changing({
+      summary: 'Keep an image that is here, as it is now, from being evicted',
+      requestBody: { required: true, content: json(ref('PinRequest')) },
+      responses: {
+        '200': answer('the image', ref('Image')),
+        '400': problem('no such reference'),
+        '404': problem('it is not here'),
+      },
+    }),
+    delete: changing({
+      summary: 'Let it be evicted again',
+      parameters: [{ name: 'reference', in: 'query', required: true, schema: { type: 'string' } }],
+      responses: {
+        '204': { description: 'it is not pinned any more' },
+        '400': problem('no such reference'),
+        '404': problem('it is not pinned'),
+      },
     }),
   },
   '/api/v1/events': {
@@ -86,14 +130,14 @@ const PATHS: Record<string, Record<string, Operation>> = {
         {
           name: 'types',
           in: 'query',
-          description: 'of task, members, pull, separated by commas; default all',
+          description: 'of task, members, pull, scrub, separated by commas; default all',
           schema: { type: 'string' },
         },
       ],
       responses: {
         '200': {
           description:
-            'First all as it is, then the changes. `task` carries a Task, `members` a list of Member, `pull` a Pull. A reader that does not keep up is dropped and sees all anew when it comes back.',
+            'First all as it is, then the changes. `task` carries a Task, `members` a list of Member, `pull` a Pull, `scrub` a Scrub. A reader that does not keep up is dropped and sees all anew when it comes back.',
           content: { 'text/event-stream': { schema: { type: 'string' } } },
         },
         '400': problem('unknown type'),

@@ -4,6 +4,7 @@ import type { Problem } from './types.ts'
 
 const ANSWERS: Partial<Record<ErrorCode, [status: number, title: string]>> = {
   ABORTED: [503, 'Aborted'],
+  BUSY: [409, 'Busy'],
   CONFIG: [400, 'Bad configuration'],
   DENIED: [403, 'Denied'],
   DIGEST_INVALID: [400, 'Bad digest'],

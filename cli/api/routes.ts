@@ -1,8 +1,10 @@
 import type { Request, Response } from 'express'
 import { ShoalError } from '../../base/index.ts'
 import type { ApiDeps } from './app.ts'
+import { gcRequest, imageName, pinRequest, pullRequest, scrubRequest } from './bodies.ts'
 import { EVENT_TYPES, type Events, type EventType } from './events.ts'
 import type { Pulls } from './pulls.ts'
+import type { Scrubs } from './scrubs.ts'
 import { membersByState, peerView, taskView } from './views.ts'
 
 export interface Route {
@@ -12,10 +14,12 @@ export interface Route {
   handle: (req: Request, res: Response) => unknown
 }
 
-function statusView(deps: RouteDeps): Record<string, unknown> {
+async function statusView(deps: RouteDeps): Promise<Record<string, unknown>> {
   const { manager, store, config, lag } = deps
   const { id, name, site, addrs } = manager.self
   const { bytes, blocks, quota } = store.usage()
+  let kept = 0
+  for await (const { bytesKept } of store.blobs()) kept += bytesKept
   return {
     id,
     name,
@@ -26,7 +30,7 @@ function statusView(deps: RouteDeps): Record<string, unknown> {
     startedAt: deps.startedAt,
     uptimeMs: Date.now() - deps.startedAt,
     ready: deps.readiness(),
-    store: { bytes, blocks, ...(quota === undefined ? {} : { quota }) },
+    store: { bytes, blocks, kept, ...(quota === undefined ? {} : { quota }) },
     totals: manager.totals(),
     tasks: manager
       .tasks()
@@ -37,23 +41,6 @@ function statusView(deps: RouteDeps): Record<string, unknown> {
     eventLoopLagMs: lag.read(),
     rssBytes: process.memoryUsage.rss(),
   }
-}
-
-function pullRequest(body: unknown): { reference: string; platform?: string } {
-  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
-    throw new ShoalError('USAGE', 'the body must be an object with a reference')
-  }
-  const { reference, platform, ...rest } = body as Record<string, unknown>
-  const stray = Object.keys(rest)[0]
-  if (stray !== undefined) throw new ShoalError('USAGE', `unknown member: ${stray.slice(0, 80)}`)
-  if (typeof reference !== 'string' || !/^[\x21-\x7e]{1,512}$/.test(reference)) {
-    throw new ShoalError('NAME_INVALID', 'reference must be an image name, such as docker.io/library/redis:7')
-  }
-  if (platform === undefined) return { reference }
-  if (typeof platform !== 'string' || !/^[a-z0-9]+\/[a-z0-9]+(\/[a-z0-9.]+)?$/.test(platform)) {
-    throw new ShoalError('USAGE', 'platform must be OS/ARCH or OS/ARCH/VARIANT, such as linux/arm64')
-  }
-  return { reference, platform }
 }
 
 function eventTypes(given: unknown): ReadonlySet<EventType> {
@@ -73,16 +60,16 @@ function gone(res: Response): AbortSignal {
   return abort.signal
 }
 
-export type RouteDeps = ApiDeps & { pulls: Pulls; events: Events; startedAt: number }
+export type RouteDeps = ApiDeps & { pulls: Pulls; scrubs: Scrubs; events: Events; startedAt: number }
 
 /** Everything that is served, as data, so that the OpenAPI document can be held against it. */
 export function createRoutes(deps: RouteDeps): Route[] {
-  const { manager, store, pulls } = deps
+  const { manager, store, pulls, scrubs } = deps
   const parameter = (req: Request, name: string): string => String(req.params[name])
   const noPull = (id: string): ShoalError => new ShoalError('NOT_FOUND', `no pull ${id.slice(0, 80)}`)
 
   return [
-    { method: 'get', path: '/api/v1/status', handle: (_req, res) => res.json(statusView(deps)) },
+    { method: 'get', path: '/api/v1/status', handle: async (_req, res) => res.json(await statusView(deps)) },
     { method: 'get', path: '/api/v1/peers', handle: (_req, res) => res.json(manager.peers().map(peerView)) },
     {
       method: 'get',
@@ -125,7 +112,38 @@ export function createRoutes(deps: RouteDeps): Route[] {
     {
       method: 'post',
       path: '/api/v1/gc',
-      handle: async (_req, res) => res.json(await store.collect(gone(res))),
+      handle: async (req, res) => res.json(await store.collect(gone(res), gcRequest(req.body))),
+    },
+    { method: 'get', path: '/api/v1/scrub', handle: (_req, res) => res.json(scrubs.status()) },
+    {
+      method: 'post',
+      path: '/api/v1/scrub',
+      handle: (req, res) => {
+        const status = scrubs.start(scrubRequest(req.body))
+        res.status(202).location('/api/v1/scrub').json(status)
+      },
+    },
+    {
+      method: 'delete',
+      path: '/api/v1/scrub',
+      handle: (_req, res) => {
+        if (!scrubs.cancel()) throw new ShoalError('NOT_FOUND', 'no scrub goes on')
+        res.status(204).end()
+      },
+    },
+    {
+      method: 'post',
+      path: '/api/v1/pins',
+      handle: async (req, res) => res.json(await deps.pins.pin(pinRequest(req.body))),
+    },
+    {
+      method: 'delete',
+      path: '/api/v1/pins',
+      handle: async (req, res) => {
+        const name = imageName(req.query.reference)
+        if (!(await deps.pins.unpin(name))) throw new ShoalError('NOT_FOUND', `${name} is not pinned`)
+        res.status(204).end()
+      },
     },
     {
       method: 'get',

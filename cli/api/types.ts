@@ -11,7 +11,13 @@ export interface ImageInfo {
   /** Bytes of all its blobs, as far as known, and how many of them are here. */
   size: number
   bytesHere: number
+  /** Of these the ones that are this node's share of a stored image. */
+  bytesKept: number
   complete: boolean
+  /** It is not evicted. */
+  pinned: boolean
+  /** Manifests, configs and layers that are known. */
+  blobs: number
   /** ms since the epoch of the last use. */
   usedAt: number
 }
@@ -42,6 +48,32 @@ export type PullImage = (
   request: { reference: string; platform?: string },
   options: { signal: AbortSignal; onProgress: (progress: PullProgress) => void },
 ) => Promise<PullProgress>
+
+/** What the API needs for pins; proxy/ gives it. */
+export interface ImagePins {
+  /** @throws NAME_INVALID | NOT_FOUND */
+  pin(reference: string): Promise<ImageInfo>
+  /** False if it was not pinned. */
+  unpin(reference: string): Promise<boolean>
+}
+
+/** A scrub as it goes or went. */
+export interface ScrubStatus {
+  /** `never`: none since the daemon started. */
+  state: 'never' | 'running' | 'done' | 'failed' | 'cancelled'
+  startedAt?: number
+  finishedAt?: number
+  /** At most. */
+  bytesPerSecond?: number
+  /** Looked at so far. */
+  blocks: number
+  bytes: number
+  /** Blocks that were damaged or missing. */
+  bad: number
+  /** Bytes that there were at the beginning. */
+  total: number
+  error?: Problem
+}
 
 /** How the node fared with one upstream host. */
 export interface UpstreamHealth {

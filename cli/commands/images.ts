@@ -11,7 +11,9 @@ export function imageLines(images: ImageInfo[], now: number): string[] {
       { title: 'PLATFORM' },
       { title: 'SIZE', right: true },
       { title: 'HERE', right: true },
+      { title: 'KEPT', right: true },
       { title: 'USED' },
+      { title: 'PINNED' },
     ],
     images.map((image) => [
       image.reference,
@@ -19,7 +21,9 @@ export function imageLines(images: ImageInfo[], now: number): string[] {
       image.platforms.join(',') || '-',
       formatBytes(image.size),
       image.complete ? 'all' : percent(image.bytesHere, image.size),
+      image.bytesKept > 0 ? percent(image.bytesKept, image.size) : '-',
       formatAgo(image.usedAt, now),
+      image.pinned ? 'pinned' : '',
     ]),
   )
 }
@@ -30,18 +34,5 @@ export async function imagesCommand(context: Context, flags: ClientFlags): Promi
     const images = await client.get<ImageInfo[]>('/api/v1/images', { signal: context.signal })
     if (flags.json) return printJson(context.io, images)
     print(context.io, images.length > 0 ? imageLines(images, Date.now()) : ['no images yet'])
-  })
-}
-
-/** `shoal gc` */
-export async function gcCommand(context: Context, flags: ClientFlags): Promise<void> {
-  await withClient(context, flags, async (client) => {
-    const { signal } = context
-    const freed = await client.send<{ blobs: number; bytes: number }>('POST', '/api/v1/gc', undefined, {
-      signal,
-      patienceMs: 0,
-    })
-    if (flags.json) return printJson(context.io, freed)
-    print(context.io, [`freed ${formatBytes(freed.bytes)} in ${freed.blobs} blobs`])
   })
 }

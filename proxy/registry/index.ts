@@ -1,6 +1,6 @@
 import express, { type Express, type Request, type Response } from 'express'
 import { ShoalError } from '../../base/index.ts'
-import type { Image } from '../images.ts'
+import type { PinnedImage } from '../pins.ts'
 import type { Credential } from '../types.ts'
 import { type Exchange, runExchange, sendFailure, sourceOf } from './exchange.ts'
 import { failureOf, type Subject } from './failure.ts'
@@ -140,13 +140,14 @@ export function createProxy(dependencies: ProxyDependencies & { name: string }):
     parts,
     async close() {
       clearTimeout(sweeping)
+      await parts.repair.close()
     },
   }
 }
 
 /** The images that came through this node and of which something is here. */
-export function listImages(parts: ProxyParts): Promise<Image[]> {
-  return parts.images.list()
+export function listImages(parts: ProxyParts): Promise<PinnedImage[]> {
+  return parts.pins.list()
 }
 
 function hopsOf(header: string | string[] | undefined): string[] {

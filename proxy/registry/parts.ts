@@ -2,6 +2,8 @@ import type { Log } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/types.ts'
 import type { Manager } from '../../manager/types.ts'
 import { createImages, type Images } from '../images.ts'
+import { createPins, type Pins } from '../pins.ts'
+import { createRepair, type Repair } from '../repair.ts'
 import type { Credential, OfflinePolicy, RepositoryRef, Upstream } from '../types.ts'
 import { createAccess } from './access.ts'
 import { type Ask, createAskHead } from './ask.ts'
@@ -45,6 +47,8 @@ export interface ProxyParts {
   readonly gate: Gate
   readonly manifests: Manifests
   readonly images: Images
+  readonly pins: Pins
+  readonly repair: Repair
   readonly serveBlob: ServeBlob
   readonly serveTags: ReturnType<typeof createServeTags>
   readonly serveReferrers: ReturnType<typeof createServeReferrers>
@@ -81,17 +85,20 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
   const tags = createTags({ store, hints, head, access, gate, links, ttlMs: tagTtlMs, log, now })
   const images = createImages({ store, now })
   const manifests = createManifests({ manager, store, upstream, tags, gate, links, images, log, now })
+  const defaultHost = config.defaultHost ?? 'docker.io'
   return {
     manager,
     upstream,
     gate,
     manifests,
     images,
+    pins: createPins({ store, images, defaultHost, log }),
+    repair: createRepair({ store, manager, upstream, images, log }),
     serveBlob: createServeBlob({ manager, store, upstream, head, gate }),
     serveTags: createServeTags({ upstream, gate, tags, patienceMs, now }),
     serveReferrers: createServeReferrers({ upstream, gate, links, manifests, patienceMs }),
     patienceMs,
-    defaultHost: config.defaultHost ?? 'docker.io',
+    defaultHost,
     async ask(ref, credential, { via = [], accept, signal }) {
       const subject = await access.subjectOf(ref.host, credential)
       return { ref, credential, subject, via: [...via, self], accept, signal }

@@ -49,6 +49,22 @@ describe('the API', () => {
       assertDescribed('get', path, answer)
     }
     assertDescribed('post', '/api/v1/gc', await send(node.url, 'POST', '/api/v1/gc'))
+    assertDescribed('post', '/api/v1/gc', await send(node.url, 'POST', '/api/v1/gc', JSON_TYPE, '{"all":1}'))
+    const post = (path: string, body?: string) =>
+      send(node.url, 'POST', path, body === undefined ? {} : JSON_TYPE, body)
+    assertDescribed('delete', '/api/v1/scrub', await send(node.url, 'DELETE', '/api/v1/scrub'))
+    for (const body of [undefined, undefined, '{"bytesPerSecond":0}', '{"bytesPerSecond":"1"}', '[]']) {
+      assertDescribed('post', '/api/v1/scrub', await post('/api/v1/scrub', body))
+    }
+    assertDescribed('get', '/api/v1/scrub', await send(node.url, 'GET', '/api/v1/scrub'))
+    assertDescribed('delete', '/api/v1/scrub', await send(node.url, 'DELETE', '/api/v1/scrub'))
+    for (const reference of ['redis:7', 'none', 'a b']) {
+      const body = JSON.stringify({ reference })
+      assertDescribed('post', '/api/v1/pins', await post('/api/v1/pins', body))
+      const path = `/api/v1/pins?reference=${encodeURIComponent(reference)}`
+      assertDescribed('delete', '/api/v1/pins', await send(node.url, 'DELETE', path))
+    }
+    assertDescribed('delete', '/api/v1/pins', await send(node.url, 'DELETE', '/api/v1/pins'))
     assertDescribed('delete', '/api/v1/pulls/{id}', await send(node.url, 'DELETE', `/api/v1/pulls/${id}`))
     assertDescribed('get', '/api/v1/pulls/{id}', await send(node.url, 'GET', '/api/v1/pulls/none'))
     assertDescribed('post', '/api/v1/images', await send(node.url, 'POST', '/api/v1/images', JSON_TYPE, '{}'))

@@ -48,7 +48,7 @@ describe('with a daemon', () => {
     assert.match(out, /^node +self \(12D3KooWself\)$/m)
     assert.match(out, /^state +not ready: the store is opening$/m)
     assert.match(out, /^site +default: 2 alive$/m)
-    assert.match(out, /^store +4\.00 KiB of 1\.00 MiB \(0 %\) in 3 blocks$/m)
+    assert.match(out, /^store +4\.00 KiB of 1\.00 MiB \(0 %\) in 3 blocks, 1\.00 KiB kept$/m)
     assert.match(out, /^bytes +local 25 B \(6 %\), peers 300 B \(71 %\), upstream 100 B \(24 %\)$/m)
     assert.match(out, /^docker\.io +\S+ +7 +1 +-$/m)
     assert.match(out, /^other +12D3KooWother +default +alive +977 KiB\/s +1\.5ms +20 B +10 B/m)
@@ -79,10 +79,51 @@ describe('with a daemon', () => {
     assert.match((await shoal(['peers', '--api', api])).out, /^NAME +ID +SITE +STATE .*\nother /)
     assert.match(
       (await shoal(['images', '--api', api])).out,
-      /redis:7 +sha256:\w{12} +linux\/amd64 +0\.98 KiB +40 % +\d+d ago/,
+      /redis:7 +sha256:\w{12} +linux\/amd64 +0\.98 KiB +40 % +20 % +\d+d ago +pinned/,
     )
     assert.equal((await shoal(['gc', '--api', api])).out, 'freed 512 B in 1 blobs\n')
+    assert.equal((await shoal(['gc', '--all', '--api', api])).out, 'freed 2.00 KiB in 2 blobs\n')
     assert.equal((await shoal(['id', '--api', `http://${api}/`])).out, '12D3KooWself\n')
+  })
+
+  test('pin and unpin say what they did, and fail for what is not here or not pinned', async () => {
+    const pinned = await shoal(['pin', 'redis:7', '--api', api])
+    assert.deepEqual([pinned.status, pinned.err], [0, ''])
+    assert.match(
+      pinned.out,
+      /^pinned docker\.io\/library\/redis:7 sha256:\w{12}: 0\.98 KiB in 3 blobs, 600 B /,
+    )
+    const json = JSON.parse((await shoal(['pin', 'redis:7', '--json', '--api', api])).out) as {
+      pinned: boolean
+    }
+    assert.equal(json.pinned, true)
+    assert.equal((await shoal(['unpin', 'redis:7', '--api', api])).out, 'redis:7 is not pinned any more\n')
+    const again = await shoal(['unpin', 'redis:7', '--api', api])
+    assert.deepEqual([again.status, again.err], [1, 'shoal: redis:7 is not pinned\n'])
+    const none = await shoal(['pin', 'none', '--api', api])
+    assert.deepEqual([none.status, none.err], [1, 'shoal: none is not here; pull it first\n'])
+    assert.equal((await shoal(['pin', '--api', api])).status, 2)
+  })
+
+  test('scrub shows a bar on a terminal and at the end what was bad', async () => {
+    const { status, out, err } = await shoal(['scrub', '--rate', '10MB/s', '--api', api], { tty: true })
+    assert.deepEqual(
+      [status, out.replace(/ in \d+ms \(.*\)/, '')],
+      [0, '4.00 KiB in 3 blocks: 1 bad, dropped; what was whole or pinned is being fetched again\n'],
+    )
+    assert.match(err, /\[=+\] 4\.00 KiB \/ 4\.00 KiB \(100 %\), 1 bad\n$/)
+    const json = await shoal(['scrub', '--json', '--api', api])
+    assert.equal((JSON.parse(json.out) as { state: string }).state, 'done')
+    assert.equal(json.err, '')
+    assert.equal((await shoal(['scrub', '--rate', 'fast', '--api', api])).status, 2)
+  })
+
+  test('an interrupt cancels a scrub on the daemon', async () => {
+    const abort = new AbortController()
+    const running = shoal(['scrub', '--api', api], { signal: abort.signal })
+    setTimeout(() => abort.abort(), 5)
+    const { status, err } = await running
+    assert.deepEqual([status, err], [1, 'shoal: interrupted: the scrub is cancelled\n'])
   })
 
   test('the daemon is found by the environment and by the file', async (t) => {
@@ -301,7 +342,7 @@ describe('the command line itself', () => {
     }
     const { out } = await shoal(['--help'])
     for (const command of commands) assert.match(out, new RegExp(`^  ${command} `, 'm'))
-    for (const later of ['store', 'scrub', 'checkpoint', 'migrate', 'drain']) {
+    for (const later of ['store', 'checkpoint', 'migrate', 'drain']) {
       assert.doesNotMatch(out, new RegExp(`^  ${later}`, 'm'))
     }
   })

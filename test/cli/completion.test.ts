@@ -30,7 +30,7 @@ COMP_WORDS=(${line}); COMP_CWORD=${words.length - 1}; _shoal; printf '%s\\n' "\$
 
 describe('completion', () => {
   test('bash: commands, options, arguments and values', { skip: missing('bash') }, () => {
-    assert.deepEqual(bash('shoal', 'p'), ['pull', 'peers'])
+    assert.deepEqual(bash('shoal', 'p'), ['pull', 'peers', 'pin'])
     assert.deepEqual(bash('shoal', 'mirror', ''), ['install', 'uninstall'])
     assert.deepEqual(bash('shoal', 'mirror', 'install', ''), ['containerd', 'docker', 'podman'])
     assert.deepEqual(bash('shoal', 'mirror', 'uninstall', '--re'), ['--reload'])

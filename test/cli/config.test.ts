@@ -182,6 +182,9 @@ describe('the configuration', () => {
       encrypter: 'tls',
       offline: 'open',
       'log-level': 'warn',
+      'quota-low': '80%',
+      'min-free': '2GiB',
+      'scrub-every': '30d',
       'upload-rate': '8Mbit',
       'download-rate': '1MB/s',
       'tag-ttl': '1m',
@@ -201,6 +204,17 @@ describe('the configuration', () => {
 })
 
 describe('units and addresses', () => {
+  test('percentages, and what is no fit watermark', async () => {
+    const percent = async (text: string) => (await load({ flags: { 'quota-low': text } })).quotaLow
+    assert.deepEqual([await percent('85'), await percent('62.5%'), await percent('100 %')], [0.85, 0.625, 1])
+    for (const text of ['0', '101', '-5', 'half', '0.9x']) {
+      await fails({ flags: { 'quota-low': text } }, /^--quota-low: not a percentage/)
+    }
+    const { quotaLow, minFree, scrubEvery } = await load({})
+    assert.deepEqual([quotaLow, minFree, scrubEvery], [0.9, 0, 7 * 86400e3])
+    assert.equal((await load({ flags: { 'scrub-every': '0' } })).scrubEvery, 0)
+  })
+
   test('durations', () => {
     assert.deepEqual(
       ['10s', '5m', '500ms', '1m30s', '2h', '1d', '7', '1.5s'].map(parseDuration),

@@ -1,13 +1,15 @@
 import { createServer, type RequestListener, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { type Digest, digestOf, silentLog } from '../../base/index.ts'
-import type { BlockStore } from '../../blockstore/index.ts'
+import { type Digest, digestOf, ShoalError, silentLog } from '../../base/index.ts'
+import type { BlockStore, Records } from '../../blockstore/index.ts'
 import {
   type ApiDeps,
   createApi,
   createLagMeter,
   createMetrics,
   createReadiness,
+  type ImageInfo,
+  type ImagePins,
   nodeInstruments,
   type PullImage,
   type PullProgress,
@@ -98,12 +100,12 @@ export function standInManager(
 export function standInStore(): BlockStore {
   const tables = new Map<string, Map<string, unknown>>()
   return {
-    records: (name: string) => {
-      const table = tables.get(name) ?? new Map<string, unknown>()
+    records: <T>(name: string): Records<T> => {
+      const table = (tables.get(name) ?? new Map<string, unknown>()) as Map<string, T>
       tables.set(name, table)
       return {
         get: async (key: string) => table.get(key),
-        put: async (key: string, value: unknown) => void table.set(key, value),
+        put: async (key: string, value: T) => void table.set(key, value),
         delete: async (key: string) => void table.delete(key),
         entries: async function* () {
           yield* table
@@ -111,9 +113,27 @@ export function standInStore(): BlockStore {
       }
     },
     usage: () => ({ bytes: 4096, blocks: 3, quota: 1 << 20 }),
-    collect: async () => ({ blobs: 1, bytes: 512 }),
+    collect: async (_signal, { all = false } = {}) =>
+      all ? { blobs: 2, bytes: 2048 } : { blobs: 1, bytes: 512 },
+    scrub: async ({ onProgress }) => {
+      onProgress?.({ blocks: 1, bytes: 1024, bad: 0, total: 4096 })
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      return { blocks: 3, bytes: 4096, bad: 1 }
+    },
+    blobs: async function* () {
+      yield {
+        digest: digest('layer'),
+        size: 4096,
+        mediaType: undefined,
+        complete: false,
+        pinned: false,
+        usedAt: 1,
+        bytesHere: 4096,
+        bytesKept: 1024,
+      }
+    },
     close: async () => {},
-  } as unknown as BlockStore
+  } satisfies Partial<BlockStore> as unknown as BlockStore
 }
 
 /** A pull of one manifest and one layer that goes on when it is told to. */
@@ -155,6 +175,37 @@ export function standInPull() {
   return { pull, wanted, gates }
 }
 
+const REDIS: ImageInfo = {
+  reference: 'docker.io/library/redis:7',
+  digest: digest('manifest'),
+  platforms: ['linux/amd64'],
+  size: 1000,
+  bytesHere: 400,
+  bytesKept: 200,
+  complete: false,
+  pinned: true,
+  blobs: 3,
+  usedAt: 1,
+}
+
+/** Pins over the one image that there is. */
+export function standInPins(): ImagePins {
+  let pinned = false
+  const isRedis = (reference: string): boolean => /^(docker\.io\/library\/)?redis:7$/.test(reference)
+  return {
+    pin: async (reference) => {
+      if (!isRedis(reference)) throw new ShoalError('NOT_FOUND', `${reference} is not here; pull it first`)
+      pinned = true
+      return REDIS
+    },
+    unpin: async (reference) => {
+      const was = pinned && isRedis(reference)
+      if (was) pinned = false
+      return was
+    },
+  }
+}
+
 export interface Listening {
   server: Server
   host: string
@@ -194,23 +245,21 @@ export async function startApi(over: Partial<ApiDeps> = {}, host?: string) {
   const api = createApi({
     manager,
     store,
-    images: async () => [
-      {
-        reference: 'docker.io/library/redis:7',
-        digest: digest('manifest'),
-        platforms: ['linux/amd64'],
-        size: 1000,
-        bytesHere: 400,
-        complete: false,
-        usedAt: 1,
-      },
-    ],
+    images: async () => [REDIS],
     pull: puller.pull,
+    pins: standInPins(),
+    repair: () => {},
     metrics: createMetrics([...nodeInstruments({ manager, store, upstreams }), ...processInstruments(lag)]),
     lag,
     readiness: readiness.checks,
     upstreams,
-    config: { token: TOKEN, version: '1.2.3', registry: '127.0.0.1:5080', names: ['edge-1'] },
+    config: {
+      token: TOKEN,
+      version: '1.2.3',
+      registry: '127.0.0.1:5080',
+      names: ['edge-1'],
+      scrubEveryMs: 0,
+    },
     log: silentLog(),
     ...over,
   })

@@ -1,0 +1,69 @@
+import { isShoalError } from '../../base/index.ts'
+import type { Client } from '../client.ts'
+
+const POLL_MS = 500
+
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', done)
+      resolve()
+    }
+    const timer = setTimeout(done, ms)
+    signal.addEventListener('abort', done)
+  })
+}
+
+/**
+ * Follows something that the daemon does to its end: by the event stream while that stands, else by asking.
+ * @param type of the events; `path` answers the same thing
+ * @param isIt whether an event is about what was started
+ * @throws NO_DAEMON when the daemon is gone | ABORTED
+ */
+export async function follow<T extends { state: string }>({
+  client,
+  type,
+  path,
+  started,
+  isIt,
+  onUpdate,
+  signal,
+}: {
+  client: Client
+  type: string
+  path: string
+  started: T
+  isIt: (told: T) => boolean
+  onUpdate: (latest: T) => void
+  signal: AbortSignal
+}): Promise<T> {
+  const stop = new AbortController()
+  const either = AbortSignal.any([signal, stop.signal])
+  let latest = started
+  const see = (told: T): void => {
+    latest = told
+    onUpdate(told)
+    if (told.state !== 'running') stop.abort()
+  }
+  // What happened before the stream stood is in the answer to this question.
+  const catchUp = (): Promise<void> => client.get<T>(path, { signal: either }).then(see, () => {})
+  await client
+    .events(`/api/v1/events?types=${type}`, {
+      signal: either,
+      onOpen: () => void catchUp(),
+      onEvent: ({ data }) => {
+        const told = JSON.parse(data) as T
+        if (isIt(told)) see(told)
+      },
+    })
+    .catch((error: unknown) => {
+      if (!isShoalError(error)) throw error
+    })
+  while (latest.state === 'running') {
+    signal.throwIfAborted()
+    see(await client.get<T>(path, { signal }))
+    if (latest.state === 'running') await pause(POLL_MS, signal)
+  }
+  return latest
+}
