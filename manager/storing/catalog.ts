@@ -161,7 +161,8 @@ function readImage(value: unknown, site: string, name: string): StoredImage | un
   if (typeof value !== 'object' || value === null) return undefined
   const { digest, copies, blobs, anonymous } = value as Record<string, unknown>
   if (typeof digest !== 'string' || !isDigest(digest) || !Array.isArray(blobs)) return undefined
-  if (!Number.isSafeInteger(copies) || (copies as number) < 1 || (copies as number) > MAX_COPIES) return undefined
+  if (!Number.isSafeInteger(copies) || (copies as number) < 1 || (copies as number) > MAX_COPIES)
+    return undefined
   if (blobs.length > MAX_BLOBS) return undefined
   const read: StoredBlob[] = []
   for (const blob of blobs as Record<string, unknown>[]) {

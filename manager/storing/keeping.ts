@@ -67,7 +67,9 @@ export function createKeeping(deps: {
     await catalog.ready
     const total = { copied: 0, bytes: 0, lost: 0, again: false }
     const wanted = catalog.blobs()
-    const own = wanted.filter((blob) => !blob.pending && blob.size > 0 && layout.keeperOf(blob.digest) === self)
+    const own = wanted.filter(
+      (blob) => !blob.pending && blob.size > 0 && layout.keeperOf(blob.digest) === self,
+    )
     if (own.length > 0) {
       const nodes = layout.weigh(wanted, catalog.offers(), layout.counts)
       const answers = await ask(

@@ -47,7 +47,12 @@ export function createPeers(deps: { self: PeerId; rpc: Rpc; taking: Taking }): P
         const page = digests.slice(at, at + PAGE)
         if (peer === self) all.push(...(await Promise.all(page.map((digest) => taking.holding(digest)))))
         else {
-          const answer = await rpc.request(peer, 'copies.have', { digests: page }, { timeoutMs: ASK_MS, signal })
+          const answer = await rpc.request(
+            peer,
+            'copies.have',
+            { digests: page },
+            { timeoutMs: ASK_MS, signal },
+          )
           all.push(...readHoldings(answer, page.length))
         }
       }
@@ -57,7 +62,10 @@ export function createPeers(deps: { self: PeerId; rpc: Rpc; taking: Taking }): P
       peer === self
         ? taking.take(request, signal)
         : one(
-            await rpc.request(peer, 'copies.take', packTake(request), { timeoutMs: TAKE_MS + 10_000, signal }),
+            await rpc.request(peer, 'copies.take', packTake(request), {
+              timeoutMs: TAKE_MS + 10_000,
+              signal,
+            }),
           ),
     release: async (peer, digest, drop, signal) =>
       peer === self

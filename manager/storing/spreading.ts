@@ -62,7 +62,10 @@ export async function spread(options: {
         if (came.length === 0) vain++
       } catch (error) {
         signal.throwIfAborted()
-        log.warn({ peer, digest: blob.digest, error: String(error) }, 'a node did not take its share of a blob')
+        log.warn(
+          { peer, digest: blob.digest, error: String(error) },
+          'a node did not take its share of a blob',
+        )
         result.error ??= error
         return
       }

@@ -39,7 +39,12 @@ export async function storeImage(options: {
   /** Nodes that failed to take a share: this image does without them. */
   const failed = new Set<PeerId>()
   const sizes = image.blobs.map((blob) => blob.size)
-  const progress = { blobs: sizes.length, blobsDone: 0, bytes: sizes.reduce((a, b) => a + b, 0), bytesDone: 0 }
+  const progress = {
+    blobs: sizes.length,
+    blobsDone: 0,
+    bytes: sizes.reduce((a, b) => a + b, 0),
+    bytesDone: 0,
+  }
 
   async function holdingsOf(blob: StoredBlob): Promise<Map<PeerId, Holding>> {
     const answers = await keeping.ask([blob.digest], signal)

@@ -74,9 +74,17 @@ export function createStoring(deps: {
     async store({ name, digest, copies, blobs, anonymous }, { origin, signal, onProgress = () => {} }) {
       if (!Number.isSafeInteger(copies) || copies < 1 || copies > 1024)
         throw new ShoalError('USAGE', `copies must be a number from 1 to 1024, not ${copies}`)
-      if (name === '' || name.length > 900) throw new ShoalError('NAME_INVALID', `not an image's name: ${name}`)
+      if (name === '' || name.length > 900)
+        throw new ShoalError('NAME_INVALID', `not an image's name: ${name}`)
       const open = anonymous === true ? { anonymous: true } : {}
-      const image: StoredImage = { name, digest, copies, blobs: once(blobs), site: members.self.site, ...open }
+      const image: StoredImage = {
+        name,
+        digest,
+        copies,
+        blobs: once(blobs),
+        site: members.self.site,
+        ...open,
+      }
       await storeImage({ ...deps, image, origin, onProgress, signal, catalog, layout, keeping, peers })
       keeping.kick()
     },

@@ -203,4 +203,3 @@ function fieldOf(offsets: readonly number[]): Uint8Array {
   for (const offset of offsets) setBit(field, offset / BLOCK_SIZE)
   return field
 }
-
