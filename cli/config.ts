@@ -36,6 +36,10 @@ export interface Config {
   minFree: number
   /** 0: off. */
   scrubEvery: number
+  /** Bytes for stored images; absent: the quota, or the disk's size. */
+  offer?: number
+  leaveDelay: number
+  repairRate: number
   uploadRate?: number
   downloadRate?: number
   tagTtl: number
@@ -185,6 +189,9 @@ export async function loadConfig(input: ConfigInput): Promise<Config> {
     minFree: as('min-free', parseBytes) ?? 0,
     // What nobody reads may rot unseen until the other copies are gone: a week is well below the life of those.
     scrubEvery: as('scrub-every', parseDuration) ?? 7 * 86400e3,
+    ...given('offer', as('offer', parseBytes)),
+    leaveDelay: as('leave-delay', parseDuration) ?? 600e3,
+    repairRate: as('repair-rate', parseRate) ?? 25e6,
     ...given('uploadRate', as('upload-rate', parseRate)),
     ...given('downloadRate', as('download-rate', parseRate)),
     tagTtl: as('tag-ttl', parseDuration) ?? 30e3,
