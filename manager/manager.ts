@@ -8,7 +8,9 @@ import {
   createBlocks,
   createBufferPool,
   createCoordinator,
+  createElsewhere,
   createGossip,
+  createIngest,
   createTask,
   digestField,
   fields,
@@ -183,6 +185,8 @@ export function createManager(deps: {
         }
       }
     },
+    ingest: createIngest({ store, signer, announcer, log }),
+    elsewhere: createElsewhere({ members, rpc, exchange, signer }),
     async holds(digest) {
       return (await store.blob(digest))?.complete === true
     },

@@ -1,10 +1,12 @@
 export { type Image, platformName } from './images.ts'
 export { hostPlatform, type Platform, parsePlatform } from './platform.ts'
+export { type LocalView, listLocal } from './local/index.ts'
 export { type PartProgress, type PullResult, pullImage } from './pull.ts'
 export { formatReference, parseReference, type Reference } from './reference.ts'
 export {
   createProxy,
   listImages,
+  type PushDependencies,
   type ProxyConfig,
   type ProxyDependencies,
   type ProxyParts,

@@ -1,7 +1,15 @@
-import type { Log } from '../../base/index.ts'
+import type { Digest, Log } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/types.ts'
+import type { SharedRecords } from '../../manager/records/types.ts'
 import type { Manager } from '../../manager/types.ts'
 import { createImages, type Images } from '../images.ts'
+import {
+  createLocalPulling,
+  createLocalRepository,
+  createServeLocalReferrers,
+  createServeLocalTags,
+  type LocalRepository,
+} from '../local/index.ts'
 import type { Credential, OfflinePolicy, RepositoryRef, Upstream } from '../types.ts'
 import { createAccess } from './access.ts'
 import { type Ask, createAskHead } from './ask.ts'
@@ -10,8 +18,9 @@ import { createGate, type Gate } from './gate.ts'
 import { createLinks } from './links.ts'
 import { createServeTags } from './lists.ts'
 import { createManifests, type Manifests } from './manifests.ts'
+import { LOCAL_HOST } from './names.ts'
 import { createServeReferrers } from './referrers.ts'
-import { createTags } from './tags.ts'
+import { createTags, type Tags } from './tags.ts'
 
 export interface ProxyConfig {
   /** How long a tag's digest is used without asking upstream again. Default 30 s. */
@@ -26,12 +35,16 @@ export interface ProxyConfig {
   defaultHost?: string
   /** Secret of the cluster, derived from its key: credentials are known to its nodes by their HMAC under it. */
   credentialSalt: string | Uint8Array
+  /** Nodes that must have a record of the local repository before a write of it counts, or all where there are fewer. Default 2. */
+  localCopies?: number
 }
 
 export interface ProxyDependencies {
   manager: Manager
   store: BlockStore
   upstream: Upstream
+  /** Where the local repository's tags and manifests are. */
+  records: SharedRecords
   config: ProxyConfig
   log: Log
   /** ms since the epoch; for tests. */
@@ -45,6 +58,8 @@ export interface ProxyParts {
   readonly gate: Gate
   readonly manifests: Manifests
   readonly images: Images
+  /** What was pushed to this cluster. */
+  readonly local: LocalRepository
   readonly serveBlob: ServeBlob
   readonly serveTags: ReturnType<typeof createServeTags>
   readonly serveReferrers: ReturnType<typeof createServeReferrers>
@@ -60,16 +75,16 @@ export interface ProxyParts {
 }
 
 export function createParts(dependencies: ProxyDependencies): ProxyParts {
-  const { manager, store, upstream, config, log, now = Date.now } = dependencies
-  const { tagTtlMs = 30_000, entitlementTtlMs = 300_000, patienceMs = 8_000 } = config
-  const { hints } = manager
+  const { manager, store, config, log, now = Date.now } = dependencies
+  const { tagTtlMs = 30_000, entitlementTtlMs = 300_000, patienceMs = 8_000, localCopies = 2 } = config
+  const { hints, members } = manager
   const self = manager.self.id
   // Half of the patience for asking upstream leaves the other half for neighbours.
-  const head = createAskHead({ upstream, timeoutMs: Math.round(patienceMs / 2) })
+  const head = createAskHead({ upstream: dependencies.upstream, timeoutMs: Math.round(patienceMs / 2) })
   const access = createAccess({
     store,
     hints,
-    upstream,
+    upstream: dependencies.upstream,
     salt: config.credentialSalt,
     policy: config.offline ?? 'known',
     ttlMs: entitlementTtlMs,
@@ -77,19 +92,45 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
     now,
   })
   const links = createLinks({ store, log, now })
-  const gate = createGate({ head, access, links, hints, log })
-  const tags = createTags({ store, hints, head, access, gate, links, ttlMs: tagTtlMs, log, now })
-  const images = createImages({ store, now })
-  const manifests = createManifests({ manager, store, upstream, tags, gate, links, images, log, now })
+  const mirrored = {
+    gate: createGate({ head, access, links, hints, log }),
+    upstream: dependencies.upstream,
+  }
+  const tags = createTags({ store, hints, head, access, gate: mirrored.gate, links, ttlMs: tagTtlMs, log, now })
+
+  const alive = (): number => members.site().filter(({ state }) => state === 'alive').length
+  const repository = createLocalRepository({
+    records: dependencies.records,
+    copies: () => Math.max(1, Math.min(localCopies, alive())),
+  })
+  const { elsewhere } = manager
+  const local = createLocalPulling({ repository, elsewhere, now })
+
+  const gate = gateByHost(mirrored.gate, local.gate)
+  const upstream: Upstream = {
+    ...mirrored.upstream,
+    origin: (ref, kind, digest, ...rest) =>
+      isLocal(ref) ? local.origin(digest as Digest) : mirrored.upstream.origin(ref, kind, digest, ...rest),
+  }
+  const resolve: Tags['resolve'] = (ask, tag) => (isLocal(ask.ref) ? local.tags : tags).resolve(ask, tag)
+  const images = createImages({ store, local: repository, now })
+  const manifests = createManifests({ manager, store, upstream, tags: { resolve }, gate, links, images, log, now })
+  const serveTags = createServeTags({ upstream, gate, tags, patienceMs, now })
+  const serveReferrers = createServeReferrers({ upstream, gate, links, manifests, patienceMs })
+  const serveLocalTags = createServeLocalTags({ repository })
+  const serveLocalReferrers = createServeLocalReferrers({ repository })
   return {
     manager,
     upstream,
     gate,
     manifests,
     images,
+    local: repository,
     serveBlob: createServeBlob({ manager, store, upstream, head, gate }),
-    serveTags: createServeTags({ upstream, gate, tags, patienceMs, now }),
-    serveReferrers: createServeReferrers({ upstream, gate, links, manifests, patienceMs }),
+    serveTags: (exchange, ask, ...rest) =>
+      (isLocal(ask.ref) ? serveLocalTags : serveTags)(exchange, ask, ...rest),
+    serveReferrers: (exchange, ask, ...rest) =>
+      (isLocal(ask.ref) ? serveLocalReferrers : serveReferrers)(exchange, ask, ...rest),
     patienceMs,
     defaultHost: config.defaultHost ?? 'docker.io',
     async ask(ref, credential, { via = [], accept, signal }) {
@@ -100,5 +141,19 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
       await access.sweep()
       await links.sweep()
     },
+  }
+}
+
+function isLocal(ref: RepositoryRef): boolean {
+  return ref.host === LOCAL_HOST
+}
+
+function gateByHost(mirrored: Gate, local: Gate): Gate {
+  const of = ({ ref }: Ask): Gate => (isLocal(ref) ? local : mirrored)
+  return {
+    admit: (ask, ...rest) => of(ask).admit(ask, ...rest),
+    promising: (ask, ...rest) => of(ask).promising(ask, ...rest),
+    noting: (ask, ...rest) => of(ask).noting(ask, ...rest),
+    offline: (ask, ...rest) => of(ask).offline(ask, ...rest),
   }
 }

@@ -6,8 +6,9 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { type Log, silentLog } from '../../base/index.ts'
 import { type BlockStore, openBlockStore } from '../../blockstore/index.ts'
-import { createProxy, type ProxyConfig, type RegistryProxy } from '../../proxy/index.ts'
+import { createProxy, type ProxyConfig, type PushDependencies, type RegistryProxy } from '../../proxy/index.ts'
 import type { UpstreamConfig } from '../../proxy/types.ts'
+import { createFakeRecords, type FakeRecords } from '../fakes/records.ts'
 import type { FakeRegistry } from '../fakes/registry.ts'
 import { createStandIn, type StandIn, type StandInSite } from './stand-in.ts'
 import { client } from './upstream-tools.ts'
@@ -25,12 +26,13 @@ export interface Node {
   proxy: RegistryProxy
   manager: StandIn
   store: BlockStore
+  records: FakeRecords
   dir: string
   base: string
   /** Milliseconds that its clock is ahead. */
   clock: { ahead: number }
   logged: { level: string; fields: Record<string, unknown>; message: string }[]
-  get(path: string, headers?: Record<string, string>, method?: string): Promise<Answer>
+  get(path: string, headers?: Record<string, string>, method?: string, body?: string | Uint8Array): Promise<Answer>
   /** Ends it; its directory stays. */
   stop(): Promise<void>
 }
@@ -45,11 +47,15 @@ export async function node(
     site?: StandInSite
     id?: string
     dir?: string
+    quota?: number
+    records?: FakeRecords
+    push?: Partial<Omit<PushDependencies, 'config'>> & { config?: Partial<PushDependencies['config']> }
   } = {},
 ): Promise<Node> {
   const dir = options.dir ?? (await mkdtemp(join(tmpdir(), 'shoal-proxy-')))
   if (options.dir === undefined) t.after(() => rm(dir, { recursive: true, force: true }))
-  const store = await openBlockStore({ dir })
+  const store = await openBlockStore({ dir, quota: options.quota })
+  const records = options.records ?? createFakeRecords(options.id)
   const manager = createStandIn({
     id: options.id ?? 'self',
     store,
@@ -66,11 +72,18 @@ export async function node(
     manager,
     store,
     upstream,
+    records,
+    push: {
+      authorize: () => {},
+      ...options.push,
+      config: { dir: join(dir, 'uploads'), copies: 2, policy: 'quorum', ...options.push?.config },
+    },
     config: { credentialSalt: 'salt of the test', ...options.config },
     log: recorder(logged),
     name: 'testnode',
     now: () => Date.now() + clock.ahead,
   })
+  await proxy.start()
   const server = createServer(proxy.handler)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
@@ -89,11 +102,12 @@ export async function node(
     proxy,
     manager,
     store,
+    records,
     dir,
     base,
     clock,
     logged,
-    get: (path, headers, method) => get(base, path, headers, method),
+    get: (path, headers, method, body) => get(base, path, headers, method, body),
     stop,
   }
 }
@@ -104,6 +118,7 @@ export function get(
   path: string,
   headers: Record<string, string> = {},
   method = 'GET',
+  body?: string | Uint8Array,
 ): Promise<Answer> {
   const { hostname, port } = new URL(base)
   return new Promise((resolve, reject) => {
@@ -123,7 +138,7 @@ export function get(
       response.on('close', finish)
     })
     sent.on('error', reject)
-    sent.end()
+    sent.end(body)
   })
 }
 
