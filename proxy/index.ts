@@ -1,15 +1,15 @@
 export { type Image, platformName } from './images.ts'
-export { hostPlatform, type Platform, parsePlatform } from './platform.ts'
 export { type LocalView, listLocal } from './local/index.ts'
+export { hostPlatform, type Platform, parsePlatform } from './platform.ts'
 export { type PartProgress, type PullResult, pullImage } from './pull.ts'
 export { formatReference, parseReference, type Reference } from './reference.ts'
 export {
   createProxy,
   listImages,
-  type PushDependencies,
   type ProxyConfig,
   type ProxyDependencies,
   type ProxyParts,
+  type PushDependencies,
   type RegistryProxy,
 } from './registry/index.ts'
 export * from './types.ts'

@@ -9,13 +9,22 @@ import type { Metrics } from './metrics.ts'
 import { problemOf, sendProblem } from './problem.ts'
 import { createPulls } from './pulls.ts'
 import { createRoutes, type Route } from './routes.ts'
-import type { ImageInfo, Problem, PullImage, ReadyCheck, UpstreamHealth } from './types.ts'
+import type {
+  ImageInfo,
+  LocalRepositoryInfo,
+  Problem,
+  PullImage,
+  ReadyCheck,
+  UpstreamHealth,
+} from './types.ts'
 
 export interface ApiDeps {
   manager: Manager
   store: BlockStore
   /** Images whose manifest is here. */
   images: () => Promise<ImageInfo[]>
+  /** The repositories of `local/`, or one of them. */
+  local: (name?: string) => Promise<LocalRepositoryInfo[]>
   pull: PullImage
   metrics: Metrics
   lag: LagMeter

@@ -7,15 +7,12 @@ const tagKey = (repository: string, tag: string): string => `tag/${repository}:$
 const manifestKey = (repository: string, digest: Digest): string => `manifest/${repository}@${digest}`
 const linkKey = (repository: string, digest: Digest): string => `link/${repository}@${digest}`
 
-/** `copies`: how many nodes must have a record before a write of it counts, asked anew for every write. */
-export function createLocalRepository(parts: {
-  records: SharedRecords
-  copies: () => number
-}): LocalRepository {
+/** `copies`: how many nodes must have a record before a write of it counts. */
+export function createLocalRepository(parts: { records: SharedRecords; copies: number }): LocalRepository {
   const { records, copies } = parts
 
   async function put(key: string, value: unknown, signal: AbortSignal): Promise<void> {
-    await records.put(key, value, { copies: copies(), signal })
+    await records.put(key, value, { copies, signal })
   }
 
   async function remove(key: string, signal: AbortSignal): Promise<boolean> {
@@ -74,7 +71,8 @@ export function createLocalRepository(parts: {
     putTag: (name, tag, digest, signal) => put(tagKey(name, tag), digest, signal),
     putManifest: (name, digest, manifest, signal) => put(manifestKey(name, digest), manifest, signal),
     async putLink(name, digest, size, signal) {
-      if ((await repository.link(name, digest)) === undefined) await put(linkKey(name, digest), { size }, signal)
+      if ((await repository.link(name, digest)) === undefined)
+        await put(linkKey(name, digest), { size }, signal)
     },
     deleteTag: (name, tag, signal) => remove(tagKey(name, tag), signal),
     async deleteManifest(name, digest, signal) {

@@ -51,12 +51,7 @@ export interface LocalRepository {
   /** All of them, sorted. */
   repositories(): Promise<string[]>
   putTag(repository: string, tag: string, digest: Digest, signal: AbortSignal): Promise<void>
-  putManifest(
-    repository: string,
-    digest: Digest,
-    manifest: LocalManifest,
-    signal: AbortSignal,
-  ): Promise<void>
+  putManifest(repository: string, digest: Digest, manifest: LocalManifest, signal: AbortSignal): Promise<void>
   putLink(repository: string, digest: Digest, size: number, signal: AbortSignal): Promise<void>
   /** False where there is none. */
   deleteTag(repository: string, tag: string, signal: AbortSignal): Promise<boolean>

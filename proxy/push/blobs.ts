@@ -85,7 +85,9 @@ export function createServeUploads(parts: {
         416,
         'BLOB_UPLOAD_INVALID',
         `the next byte is ${upload.size}, not ${range.start}`,
-        Object.fromEntries(Object.entries(progress(page, upload)).map(([key, value]) => [key, String(value)])),
+        Object.fromEntries(
+          Object.entries(progress(page, upload)).map(([key, value]) => [key, String(value)]),
+        ),
       )
     }
     if (range && length !== undefined && range.length !== length) {
@@ -94,7 +96,12 @@ export function createServeUploads(parts: {
     await upload.add(receive(request, signal), range?.length)
   }
 
-  async function finish(exchange: Exchange, page: Page, upload: Upload, digest: ReturnType<typeof parseDigest>) {
+  async function finish(
+    exchange: Exchange,
+    page: Page,
+    upload: Upload,
+    digest: ReturnType<typeof parseDigest>,
+  ) {
     const { signal } = exchange
     const { size, repository: name } = upload
     await upload.finish(digest, async (chunks) => {
@@ -133,7 +140,9 @@ export function createServeUploads(parts: {
         exchange.response.end()
         return
       default:
-        throw refusal(405, 'UNSUPPORTED', 'an upload knows no such method', { Allow: 'GET, PATCH, PUT, DELETE' })
+        throw refusal(405, 'UNSUPPORTED', 'an upload knows no such method', {
+          Allow: 'GET, PATCH, PUT, DELETE',
+        })
     }
   }
 }

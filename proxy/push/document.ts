@@ -66,10 +66,16 @@ function typeOf(json: Json, contentType: string | undefined): string {
   }
   const type = said ?? own
   if (type === undefined) throw invalid('neither mediaType nor Content-Type says what it is')
-  if (!isManifestType(type) || type.includes('.v1+prettyjws') || type.endsWith('distribution.manifest.v1+json')) {
+  if (
+    !isManifestType(type) ||
+    type.includes('.v1+prettyjws') ||
+    type.endsWith('distribution.manifest.v1+json')
+  ) {
     throw invalid(`manifests of type ${type.slice(0, 80)} are not kept here`)
   }
-  if (isIndexType(type) ? json.layers !== undefined || json.config !== undefined : json.manifests !== undefined) {
+  if (
+    isIndexType(type) ? json.layers !== undefined || json.config !== undefined : json.manifests !== undefined
+  ) {
     throw invalid('it is a manifest and an index at once')
   }
   return type

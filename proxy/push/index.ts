@@ -24,9 +24,6 @@ const MAX_BLOB = 16 * 2 ** 30
 export interface PushConfig {
   /** Where uploads are while they come; what is in there at the start is removed. */
   dir: string
-  /** Nodes that have every block of an image before its push is acknowledged under `quorum`. */
-  copies: number
-  policy: AckPolicy
   /** Larger blobs are refused. Default 16 GiB. */
   maxBlob?: number
   maxUploads?: number
@@ -49,12 +46,27 @@ export function createPush(parts: {
   images: Images
   /** Throws UNAUTHORIZED or DENIED for a client that may not push. */
   authorize: (request: IncomingMessage) => void
+  copies: number
+  policy: AckPolicy
   config: PushConfig
   log: Log
   now: () => number
 }): Push {
-  const { manager, store, storing, repository, elsewhere, images, authorize, config, log, now } = parts
-  const { dir, copies, policy, maxBlob = MAX_BLOB, maxUploads: most = MAX_UPLOADS } = config
+  const {
+    manager,
+    store,
+    storing,
+    repository,
+    elsewhere,
+    images,
+    authorize,
+    copies,
+    policy,
+    config,
+    log,
+    now,
+  } = parts
+  const { dir, maxBlob = MAX_BLOB, maxUploads: most = MAX_UPLOADS } = config
   const uploads = createUploads({ dir, maxBlob, most, log, now })
   const holding = createHolding({ store })
   const keeping = createKeeping({ manager, store, storing, elsewhere, copies, policy, log })
@@ -90,7 +102,10 @@ export function createPush(parts: {
       await uploads.start()
       await keeping.resume(async (name) => {
         const at = name.indexOf('@')
-        const manifest = await repository.manifest(name.slice('local/'.length, at), name.slice(at + 1) as Digest)
+        const manifest = await repository.manifest(
+          name.slice('local/'.length, at),
+          name.slice(at + 1) as Digest,
+        )
         return manifest !== undefined
       })
     },

@@ -80,7 +80,10 @@ export function createKeeping(parts: {
 
   /** The one place that has copies made. */
   async function spread(name: string, { digest, blobs }: Pushed, signal: AbortSignal): Promise<void> {
-    await storing?.store({ name, digest, copies, blobs }, { origin: (blob) => elsewhere(blob.digest), signal })
+    await storing?.store(
+      { name, digest, copies, blobs },
+      { origin: (blob) => elsewhere(blob.digest), signal },
+    )
   }
 
   async function done(name: string): Promise<void> {

@@ -105,7 +105,11 @@ export function hasBody({ headers }: IncomingMessage): boolean {
  * A failure told while the client is still sending. A connection that is closed over unread bytes is reset, and the client never
  * reads why: so the answer goes out whole, some of the rest is taken and thrown away, and then the connection ends.
  */
-async function sendEarly(request: IncomingMessage, response: ServerResponse, failure: Failure): Promise<void> {
+async function sendEarly(
+  request: IncomingMessage,
+  response: ServerResponse,
+  failure: Failure,
+): Promise<void> {
   const { status, code, message, headers } = failure
   const body = Buffer.from(JSON.stringify({ errors: [{ code, message }] }))
   response.writeHead(status, {

@@ -52,6 +52,8 @@ export function createProxy(
     elsewhere: (digest) => manager.elsewhere(digest),
     images: parts.images,
     authorize: dependencies.push.authorize,
+    copies: dependencies.config.localCopies ?? 2,
+    policy: dependencies.config.localAck ?? 'quorum',
     config: dependencies.push.config,
     log,
     now,

@@ -10,6 +10,7 @@ import {
   createServeLocalTags,
   type LocalRepository,
 } from '../local/index.ts'
+import type { AckPolicy } from '../push/index.ts'
 import type { Credential, OfflinePolicy, RepositoryRef, Upstream } from '../types.ts'
 import { createAccess } from './access.ts'
 import { type Ask, createAskHead } from './ask.ts'
@@ -35,8 +36,10 @@ export interface ProxyConfig {
   defaultHost?: string
   /** Secret of the cluster, derived from its key: credentials are known to its nodes by their HMAC under it. */
   credentialSalt: string | Uint8Array
-  /** Nodes that must have a record of the local repository before a write of it counts, or all where there are fewer. Default 2. */
+  /** Nodes that have every block and record of a pushed image, or all where there are fewer. Default 2. */
   localCopies?: number
+  /** What has to be done before a push is acknowledged. Default `quorum`. */
+  localAck?: AckPolicy
 }
 
 export interface ProxyDependencies {
@@ -76,8 +79,9 @@ export interface ProxyParts {
 
 export function createParts(dependencies: ProxyDependencies): ProxyParts {
   const { manager, store, config, log, now = Date.now } = dependencies
-  const { tagTtlMs = 30_000, entitlementTtlMs = 300_000, patienceMs = 8_000, localCopies = 2 } = config
-  const { hints, members } = manager
+  const { tagTtlMs = 30_000, entitlementTtlMs = 300_000, patienceMs = 8_000 } = config
+  const { localCopies = 2, localAck = 'quorum' } = config
+  const { hints } = manager
   const self = manager.self.id
   // Half of the patience for asking upstream leaves the other half for neighbours.
   const head = createAskHead({ upstream: dependencies.upstream, timeoutMs: Math.round(patienceMs / 2) })
@@ -96,12 +100,21 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
     gate: createGate({ head, access, links, hints, log }),
     upstream: dependencies.upstream,
   }
-  const tags = createTags({ store, hints, head, access, gate: mirrored.gate, links, ttlMs: tagTtlMs, log, now })
+  const tags = createTags({
+    store,
+    hints,
+    head,
+    access,
+    gate: mirrored.gate,
+    links,
+    ttlMs: tagTtlMs,
+    log,
+    now,
+  })
 
-  const alive = (): number => members.site().filter(({ state }) => state === 'alive').length
   const repository = createLocalRepository({
     records: dependencies.records,
-    copies: () => Math.max(1, Math.min(localCopies, alive())),
+    copies: localAck === 'quorum' ? localCopies : 1,
   })
   const { elsewhere } = manager
   const local = createLocalPulling({ repository, elsewhere, now })
@@ -114,7 +127,17 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
   }
   const resolve: Tags['resolve'] = (ask, tag) => (isLocal(ask.ref) ? local.tags : tags).resolve(ask, tag)
   const images = createImages({ store, local: repository, now })
-  const manifests = createManifests({ manager, store, upstream, tags: { resolve }, gate, links, images, log, now })
+  const manifests = createManifests({
+    manager,
+    store,
+    upstream,
+    tags: { resolve },
+    gate,
+    links,
+    images,
+    log,
+    now,
+  })
   const serveTags = createServeTags({ upstream, gate, tags, patienceMs, now })
   const serveReferrers = createServeReferrers({ upstream, gate, links, manifests, patienceMs })
   const serveLocalTags = createServeLocalTags({ repository })

@@ -35,7 +35,8 @@ export function parseRoute(url: string, defaultHost: string): Route {
   if (segments.length === 1 || (segments.length === 2 && segments[1] === '')) return { type: 'ping' }
 
   const [kind, reference] = segments.slice(-2)
-  if (kind === 'uploads' && segments.at(-3) === 'blobs') return uploadRoute(segments, path, query, defaultHost)
+  if (kind === 'uploads' && segments.at(-3) === 'blobs')
+    return uploadRoute(segments, path, query, defaultHost)
   const name = segments.slice(1, -2)
   if (name.length === 0 || kind === undefined || reference === undefined) throw nothing()
   if (!['manifests', 'blobs', 'tags', 'referrers'].includes(kind)) throw nothing()

@@ -36,6 +36,7 @@ const rooms: Rooms = {
     pull: async (_request, { signal }) =>
       await new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
     images: async () => [],
+    local: async () => [],
     close: async () => note('proxy'),
   }),
 }

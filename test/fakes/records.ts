@@ -21,7 +21,12 @@ export function createFakeRecords(node = 'self', table = new Map<string, SharedR
     nodes: 1,
     async put(key, value, { copies }) {
       const stamp = stampOf(node)
-      const record = { key, value: value === undefined ? undefined : structuredClone(value), stamp, beaten: [] }
+      const record = {
+        key,
+        value: value === undefined ? undefined : structuredClone(value),
+        stamp,
+        beaten: [],
+      }
       table.set(key, record)
       tell(record)
       if (copies > fake.nodes) throw new ShoalError('NO_QUORUM', `${fake.nodes} of ${copies} confirmed`)

@@ -6,7 +6,12 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { type Log, silentLog } from '../../base/index.ts'
 import { type BlockStore, openBlockStore } from '../../blockstore/index.ts'
-import { createProxy, type ProxyConfig, type PushDependencies, type RegistryProxy } from '../../proxy/index.ts'
+import {
+  createProxy,
+  type ProxyConfig,
+  type PushDependencies,
+  type RegistryProxy,
+} from '../../proxy/index.ts'
 import type { UpstreamConfig } from '../../proxy/types.ts'
 import { createFakeRecords, type FakeRecords } from '../fakes/records.ts'
 import type { FakeRegistry } from '../fakes/registry.ts'
@@ -32,7 +37,12 @@ export interface Node {
   /** Milliseconds that its clock is ahead. */
   clock: { ahead: number }
   logged: { level: string; fields: Record<string, unknown>; message: string }[]
-  get(path: string, headers?: Record<string, string>, method?: string, body?: string | Uint8Array): Promise<Answer>
+  get(
+    path: string,
+    headers?: Record<string, string>,
+    method?: string,
+    body?: string | Uint8Array,
+  ): Promise<Answer>
   /** Ends it; its directory stays. */
   stop(): Promise<void>
 }
@@ -76,7 +86,7 @@ export async function node(
     push: {
       authorize: () => {},
       ...options.push,
-      config: { dir: join(dir, 'uploads'), copies: 2, policy: 'quorum', ...options.push?.config },
+      config: { dir: join(dir, 'uploads'), ...options.push?.config },
     },
     config: { credentialSalt: 'salt of the test', ...options.config },
     log: recorder(logged),
