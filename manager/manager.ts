@@ -2,6 +2,7 @@ import { type Digest, isShoalError, type Log } from '../base/index.ts'
 import type { BlockStore } from '../blockstore/index.ts'
 import { createPeerBook } from '../scheduler/index.ts'
 import { createHints } from './hints.ts'
+import { createSharedRecords } from './records/index.ts'
 import {
   createAnnouncer,
   createAuditDesk,
@@ -62,6 +63,7 @@ export function createManager(deps: {
   const announcer = createAnnouncer({ members, rpc, store, signer, log })
   const gossip = createGossip({ rpc })
   const hints = createHints({ members, rpc, store, log })
+  const records = createSharedRecords({ members, rpc, store, log, random })
   const tasks = new Map<Digest, Promise<Task>>()
   const past: TaskStatus[] = []
   const live = new Map<Digest, Task>()
@@ -165,6 +167,7 @@ export function createManager(deps: {
     members,
     rpc,
     hints,
+    records,
     async open({ digest, origin, size, mediaType, priority, signal }) {
       closing.signal.throwIfAborted()
       await settled(digest)
@@ -221,6 +224,7 @@ export function createManager(deps: {
       gossip.close()
       announcer.close()
       coordinator.close()
+      await records.close()
     },
   }
 }

@@ -1,6 +1,8 @@
 import type { Digest } from '../base/index.ts'
 import type { PeerId, Priority } from '../scheduler/types.ts'
+import type { SharedRecords } from './records/types.ts'
 
+export type { SharedRecord, SharedRecords, Stamp } from './records/types.ts'
 export type { PeerId, Priority }
 
 /** Suspect: did not answer, may still refute it. Left: said goodbye. */
@@ -173,6 +175,7 @@ export interface Manager {
   readonly members: Membership
   readonly rpc: Rpc
   readonly hints: Hints
+  readonly records: SharedRecords
   /**
    * Opens a task for the blob or joins the one under way; resolves once its size is known or bytes are there.
    * @throws NOT_FOUND | DENIED | UNAUTHORIZED | UPSTREAM_UNREACHABLE | UPSTREAM_STATUS | STORE_FULL

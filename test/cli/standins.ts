@@ -14,6 +14,7 @@ import {
   processInstruments,
 } from '../../cli/api/index.ts'
 import type { Manager, ManagerEvent, Member, TaskStatus } from '../../manager/index.ts'
+import { createRecordsTwin } from '../manager/records-twin.ts'
 
 export const TOKEN = 'a-token-for-tests'
 
@@ -68,6 +69,7 @@ export function standInManager(
       doubt: () => {},
       settled: Promise.resolve(),
     },
+    records: createRecordsTwin(members.length).join(self.id),
     tasks: () => tasks,
     peers: () =>
       members.slice(1).map((one) => ({

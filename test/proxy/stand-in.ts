@@ -3,11 +3,13 @@ import type { BlockStore } from '../../blockstore/index.ts'
 import { BLOCK_SIZE } from '../../blockstore/index.ts'
 import { createIngest } from '../../manager/tasks/index.ts'
 import type { Hints, Manager, Member, OpenBlob, Sources } from '../../manager/types.ts'
+import { createRecordsTwin } from '../manager/records-twin.ts'
 
 type Digest = Parameters<Manager['open']>[0]['digest']
 
 /** What the nodes of a pretended site share. */
 export interface StandInSite {
+  records: ReturnType<typeof createRecordsTwin>
   hints: Map<string, { value: unknown; at: number; from: string }>
   nodes: Set<StandIn>
 }
@@ -39,7 +41,7 @@ interface Fetching {
 }
 
 export function createSite(): StandInSite {
-  return { hints: new Map(), nodes: new Set() }
+  return { records: createRecordsTwin(), hints: new Map(), nodes: new Set() }
 }
 
 /** For tests of the proxy alone; chunks are overwritten once the next is asked for, as the contract allows. */
@@ -251,6 +253,7 @@ export function createStandIn(options: { id: string; store: BlockStore; site?: S
     },
     rpc: { request: async () => undefined, notify: () => {}, handle: () => {} },
     hints,
+    records: site.records.join(id),
     open,
     holds: async (digest) => contents.has(digest),
     tasks: () => [],

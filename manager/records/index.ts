@@ -1,0 +1,2 @@
+export { createSharedRecords } from './records.ts'
+export type { SharedRecord, SharedRecords, Stamp } from './types.ts'

@@ -1,0 +1,121 @@
+import { ShoalError } from '../../base/index.ts'
+import type { PeerId, Rpc } from '../types.ts'
+import { comparePlaces, type Place } from './buckets.ts'
+import {
+  type KeyedRow,
+  MAX_KEYS,
+  MAX_ROWS,
+  PAGE_BYTES,
+  packRows,
+  readAhead,
+  readDigests,
+  readGot,
+  readKeys,
+  readListing,
+  readWanted,
+  weigh,
+} from './messages.ts'
+import type { Table } from './table.ts'
+
+const TIMEOUT_MS = 10_000
+
+export interface Sync {
+  /** Makes this node's table and the peer's equal. `refused`: rows that one took for a broken clock's. */
+  with(peer: PeerId, signal: AbortSignal): Promise<{ taken: number; given: number; refused: number }>
+}
+
+/**
+ * Anti-entropy (A. Demers et al., "Epidemic algorithms", 1987): digests of the key space's parts, then the keys of
+ * those that differ, a page at a time, then the rows that differ, a page at a time.
+ */
+export function createSync({ rpc, table }: { rpc: Rpc; table: Table }): Sync {
+  rpc.handle('record.digests', async () => ({ digests: (await table.buckets()).digests() }))
+
+  rpc.handle('record.keys', async (_peer, body) => {
+    const { buckets, from } = readListing(body)
+    const keys: [string, string][] = []
+    let bytes = 0
+    let last: Place | undefined
+    for (const [place, fingerprint] of (await table.buckets()).walk(buckets, { from, to: undefined })) {
+      if (keys.length === MAX_KEYS || bytes > PAGE_BYTES) return { keys, next: last }
+      keys.push([place[1], fingerprint])
+      bytes += place[1].length
+      last = place
+    }
+    return { keys }
+  })
+
+  rpc.handle('record.get', async (_peer, body) => {
+    const keys = readWanted(body)
+    const rows: KeyedRow[] = []
+    let bytes = 0
+    let done = 0
+    for (const key of keys) {
+      if (bytes > PAGE_BYTES || rows.length === MAX_ROWS) break
+      const row = await table.get(key)
+      if (row && bytes > 0 && bytes + weigh([key, row]) > PAGE_BYTES) break
+      done++
+      if (!row) continue
+      rows.push([key, row])
+      bytes += weigh([key, row])
+    }
+    return { rows: packRows(rows), done }
+  })
+
+  return {
+    async with(peer, signal) {
+      const result = { taken: 0, given: 0, refused: 0 }
+      const ask = (method: string, body: unknown): Promise<unknown> =>
+        rpc.request(peer, method, body, { timeoutMs: TIMEOUT_MS, signal })
+      const here = await table.buckets()
+
+      async function take(keys: string[]): Promise<void> {
+        for (let at = 0; at < keys.length; ) {
+          const { rows, done } = readGot(await ask('record.get', { keys: keys.slice(at) }))
+          if (done === 0) throw new ShoalError('PROTOCOL', `${peer} gives no records`)
+          at += done
+          for (const [key, row] of rows) {
+            if (await table.take(key, row)) result.taken++
+            else result.refused++
+          }
+        }
+      }
+
+      async function give(keys: string[]): Promise<void> {
+        let rows: KeyedRow[] = []
+        let bytes = 0
+        const send = async (): Promise<void> => {
+          const refused = readAhead(await ask('record.put', { rows: packRows(rows) }))
+          result.given += rows.length - refused
+          result.refused += refused
+          rows = []
+          bytes = 0
+        }
+        for (const key of keys) {
+          const row = await table.get(key)
+          if (!row) continue
+          const weight = weigh([key, row])
+          if (rows.length === MAX_ROWS || (bytes > 0 && bytes + weight > PAGE_BYTES)) await send()
+          rows.push([key, row])
+          bytes += weight
+        }
+        if (rows.length > 0) await send()
+      }
+
+      const buckets = here.differing(readDigests(await ask('record.digests', {})))
+      for (let from: Place | undefined; buckets.length > 0; ) {
+        const { keys, next } = readKeys(await ask('record.keys', { buckets, ...(from ? { from } : {}) }))
+        if (next && from && comparePlaces(next, from) <= 0) {
+          throw new ShoalError('PROTOCOL', `${peer} lists its records without an end`)
+        }
+        await take(keys.filter(([key, print]) => here.fingerprint(key) !== print).map(([key]) => key))
+        const theirs = new Map(keys)
+        const mine = [...here.walk(buckets, { from, to: next })]
+        await give(mine.filter(([[, key], print]) => theirs.get(key) !== print).map(([[, key]]) => key))
+        if (!next) break
+        from = next
+      }
+      return result
+    },
+  }
+}

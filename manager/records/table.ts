@@ -1,0 +1,152 @@
+import { type Log, ShoalError } from '../../base/index.ts'
+import type { BlockStore } from '../../blockstore/index.ts'
+import { type Buckets, createBuckets } from './buckets.ts'
+import type { Clock } from './clock.ts'
+import { fingerprint, join, type PackedRow, packRow, type Row, recordOf, succeed, unpackRow } from './row.ts'
+import type { SharedRecord } from './types.ts'
+
+/** A deletion is remembered so long: a node that was away for longer may bring back what it had. */
+export const TOMBSTONE_MS = 30 * 24 * 3600_000
+/** What the index of a table of this size takes in memory is some 10 MiB. */
+const MAX_RECORDS = 50_000
+const MAX_BYTES = 128 * 2 ** 20
+
+/** The records on this disk. */
+export interface Table {
+  get(key: string): Promise<Row | undefined>
+  /** A write of this node; undefined deletes. @throws STORE_FULL */
+  write(key: string, text: string | undefined): Promise<Row>
+  /** What another node knows. False: it comes from a broken clock and was not taken. @throws STORE_FULL */
+  take(key: string, row: Row): Promise<boolean>
+  entries(prefix: string): AsyncIterable<SharedRecord>
+  buckets(): Promise<Buckets>
+  /** Forgets old deletions. */
+  purge(): Promise<void>
+  onChange(prefix: string, listener: (record: SharedRecord) => void): () => void
+  /** Lets the write under way end; later ones fail. */
+  close(): Promise<void>
+}
+
+/** Opens at once; the first use waits until the records that are stored were looked through. */
+export function createTable(deps: { store: BlockStore; clock: Clock; now: () => number; log: Log }): Table {
+  const { store, clock, now, log } = deps
+  const rows = store.records<PackedRow>('shared')
+  const index = createBuckets()
+  const listeners = new Set<{ prefix: string; listener: (record: SharedRecord) => void }>()
+  let closed = false
+  const ready = load()
+  ready.catch((error) => log.error({ error: String(error) }, 'the shared records cannot be read'))
+  let tail = ready.catch(() => {})
+
+  async function load(): Promise<void> {
+    for await (const [key, packed] of rows.entries()) {
+      const row = unpackRow(packed)
+      for (const { stamp } of row.writes) clock.see(stamp)
+      for (const stamp of row.seen) clock.see(stamp)
+      note(key, row, packed)
+    }
+  }
+
+  function note(key: string, row: Row, packed: PackedRow): void {
+    index.set(key, fingerprint(key, row), JSON.stringify(packed).length + key.length)
+  }
+
+  function expired({ writes: [winner] }: Row): boolean {
+    return winner !== undefined && winner.text === undefined && winner.stamp.ms < now() - TOMBSTONE_MS
+  }
+
+  /** Reading, joining and writing back must not be interleaved with another write. */
+  function inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const turn = tail.then(async () => {
+      await ready
+      if (closed) throw new ShoalError('ABORTED', 'closing')
+      return work()
+    })
+    tail = turn.then(
+      () => {},
+      () => {},
+    )
+    return turn
+  }
+
+  async function find(key: string): Promise<Row | undefined> {
+    const packed = await rows.get(key)
+    return packed && unpackRow(packed)
+  }
+
+  async function save(key: string, row: Row): Promise<void> {
+    const packed = packRow(row)
+    const growth = JSON.stringify(packed).length + key.length - index.sizeOf(key)
+    const isNew = index.fingerprint(key) === undefined
+    if (growth > 0 && ((isNew && index.count >= MAX_RECORDS) || index.bytes + growth > MAX_BYTES)) {
+      throw new ShoalError('STORE_FULL', `no room for more records: ${index.count} are there`)
+    }
+    await rows.put(key, packed)
+    note(key, row, packed)
+    const record = recordOf(key, row)
+    for (const { prefix, listener } of record ? [...listeners] : []) {
+      if (!key.startsWith(prefix)) continue
+      try {
+        listener(record!)
+      } catch (error) {
+        log.error({ key, error: String(error) }, 'a listener to the shared records failed')
+      }
+    }
+  }
+
+  return {
+    async get(key) {
+      await ready
+      return find(key)
+    },
+    write: (key, text) =>
+      inTurn(async () => {
+        const row = succeed(await find(key), { stamp: clock.next(), text })
+        await save(key, row)
+        return row
+      }),
+    take: (key, row) =>
+      inTurn(async () => {
+        const stamps = [...row.writes.map(({ stamp }) => stamp), ...row.seen]
+        if (!stamps.every(clock.credible)) return false
+        const known = await find(key)
+        if (!known && expired(row)) return true
+        const joined = known ? join(known, row) : join(row, row)
+        for (const stamp of stamps) clock.see(stamp)
+        if (fingerprint(key, joined).toString('hex') !== index.fingerprint(key)) await save(key, joined)
+        return true
+      }),
+    async *entries(prefix) {
+      await ready
+      for await (const [key, packed] of rows.entries(prefix)) {
+        const record = recordOf(key, unpackRow(packed))
+        if (record && record.value !== undefined) yield record
+      }
+    },
+    async buckets() {
+      await ready
+      return index
+    },
+    async purge() {
+      await ready
+      for await (const [key, packed] of rows.entries()) {
+        if (!expired(unpackRow(packed))) continue
+        await inTurn(async () => {
+          const row = await find(key)
+          if (!row || !expired(row)) return
+          await rows.delete(key)
+          index.delete(key)
+        })
+      }
+    },
+    onChange(prefix, listener) {
+      const entry = { prefix, listener }
+      listeners.add(entry)
+      return () => listeners.delete(entry)
+    },
+    async close() {
+      closed = true
+      await tail
+    },
+  }
+}
