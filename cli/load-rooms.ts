@@ -70,7 +70,6 @@ export async function loadRooms(): Promise<Rooms> {
         manager,
         store,
         upstream: watched.upstream,
-        records: manager.records,
         push: { config: { dir: join(config.dataDir, 'uploads') }, authorize },
         config: {
           tagTtlMs: config.tagTtl,

@@ -1,6 +1,5 @@
 import type { Digest, Log } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/types.ts'
-import type { SharedRecords } from '../../manager/records/types.ts'
 import type { Manager } from '../../manager/types.ts'
 import { createImages, type Images } from '../images.ts'
 import {
@@ -46,8 +45,6 @@ export interface ProxyDependencies {
   manager: Manager
   store: BlockStore
   upstream: Upstream
-  /** Where the local repository's tags and manifests are. */
-  records: SharedRecords
   config: ProxyConfig
   log: Log
   /** ms since the epoch; for tests. */
@@ -113,7 +110,7 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
   })
 
   const repository = createLocalRepository({
-    records: dependencies.records,
+    records: manager.records,
     copies: localAck === 'quorum' ? localCopies : 1,
   })
   const { elsewhere } = manager

@@ -107,6 +107,7 @@ function rooms(over: Partial<Rooms> = {}): Rooms {
       listener: (_req, res) => void res.end('from the proxy'),
       pull: async () => ({ blobs: [] }),
       images: async () => [],
+      local: async () => [],
       close: async () => {},
     }),
     ...over,

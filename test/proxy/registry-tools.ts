@@ -13,7 +13,6 @@ import {
   type RegistryProxy,
 } from '../../proxy/index.ts'
 import type { UpstreamConfig } from '../../proxy/types.ts'
-import { createFakeRecords, type FakeRecords } from '../fakes/records.ts'
 import type { FakeRegistry } from '../fakes/registry.ts'
 import { createStandIn, type StandIn, type StandInSite } from './stand-in.ts'
 import { client } from './upstream-tools.ts'
@@ -31,7 +30,6 @@ export interface Node {
   proxy: RegistryProxy
   manager: StandIn
   store: BlockStore
-  records: FakeRecords
   dir: string
   base: string
   /** Milliseconds that its clock is ahead. */
@@ -58,14 +56,12 @@ export async function node(
     id?: string
     dir?: string
     quota?: number
-    records?: FakeRecords
     push?: Partial<Omit<PushDependencies, 'config'>> & { config?: Partial<PushDependencies['config']> }
   } = {},
 ): Promise<Node> {
   const dir = options.dir ?? (await mkdtemp(join(tmpdir(), 'shoal-proxy-')))
   if (options.dir === undefined) t.after(() => rm(dir, { recursive: true, force: true }))
   const store = await openBlockStore({ dir, quota: options.quota })
-  const records = options.records ?? createFakeRecords(options.id)
   const manager = createStandIn({
     id: options.id ?? 'self',
     store,
@@ -82,7 +78,6 @@ export async function node(
     manager,
     store,
     upstream,
-    records,
     push: {
       authorize: () => {},
       ...options.push,
@@ -112,7 +107,6 @@ export async function node(
     proxy,
     manager,
     store,
-    records,
     dir,
     base,
     clock,
