@@ -159,7 +159,7 @@ export interface Hints {
 /**
  * Takes a blob that a client brought into the store, cut and signed like one from upstream, and announces it; false if it was whole
  * here before. `chunks` is called when its turn has come; a chunk is valid until the next one is asked for.
- * @throws DIGEST_MISMATCH (what was written is taken out again) | STORE_FULL
+ * @throws DIGEST_MISMATCH | STORE_FULL | what `chunks` throws; what was written is taken out again
  */
 export type Ingest = (blob: {
   digest: Digest

@@ -40,17 +40,20 @@ export function createIngest(deps: {
     const blocks = await createBlocks({ digest, store, signer, log })
     const hasher = hasherFor(digest)
     const fresh: number[] = []
-    const total = await eachBlock(body, Buffer.allocUnsafeSlow(BLOCK_SIZE), 0, async (index, bytes) => {
-      signal.throwIfAborted()
-      hasher.update(bytes)
-      if (blocks.has(index) && blocks.lengthOf(index) === bytes.byteLength) return
-      await blocks.acceptFromUpstream(index, bytes)
-      fresh.push(index)
-    })
-    const proper = total === size && `${digest.split(':')[0]}:${hasher.digest('hex')}` === digest
-    if (!proper) {
-      for (const index of fresh) await blocks.reject(index)
-      throw new ShoalError('DIGEST_MISMATCH', `the bytes are not those of ${digest}`)
+    try {
+      const total = await eachBlock(body, Buffer.allocUnsafeSlow(BLOCK_SIZE), 0, async (index, bytes) => {
+        signal.throwIfAborted()
+        hasher.update(bytes)
+        if (blocks.has(index) && blocks.lengthOf(index) === bytes.byteLength) return
+        await blocks.acceptFromUpstream(index, bytes)
+        fresh.push(index)
+      })
+      if (total !== size || `${digest.split(':')[0]}:${hasher.digest('hex')}` !== digest) {
+        throw new ShoalError('DIGEST_MISMATCH', `the bytes are not those of ${digest}`)
+      }
+    } catch (error) {
+      for (const index of fresh) await store.dropSegment(digest, index * BLOCK_SIZE)
+      throw error
     }
     await blocks.describe({ size, ...(mediaType === undefined ? {} : { mediaType }) })
     await store.markComplete(digest)

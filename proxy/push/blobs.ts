@@ -105,8 +105,8 @@ export function createServeUploads(parts: {
     const { signal } = exchange
     const { size, repository: name } = upload
     await upload.finish(digest, async (chunks) => {
-      holding.add(digest)
       await manager.ingest({ digest, size, chunks, signal })
+      holding.add(digest)
       await repository.putLink(name, digest, size, signal)
     })
     created(exchange, page, digest)

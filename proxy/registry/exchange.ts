@@ -83,7 +83,8 @@ export async function runExchange(
     // What is under way for this request alone ends now.
     stop.abort(error)
     if (response.headersSent) response.destroy()
-    else if (request.complete || !hasBody(request)) sendFailure(response, head, failure.answer)
+    else if (request.complete || request.destroyed || !hasBody(request))
+      sendFailure(response, head, failure.answer)
     else await sendEarly(request, response, failure.answer)
   } finally {
     clearTimeout(patience)

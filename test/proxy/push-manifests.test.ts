@@ -61,7 +61,11 @@ describe('manifests are pushed', () => {
     assertRefused(await putManifest(node, NAME, 'all', index, OCI_INDEX), 404, 'MANIFEST_BLOB_UNKNOWN')
     await pushBlob(node, NAME, blob)
     assert.equal((await putManifest(node, NAME, 'all', index, OCI_INDEX)).status, 201)
-    assertRefused(await putManifest(node, 'local/other', 'all', index, OCI_INDEX), 404, 'MANIFEST_BLOB_UNKNOWN')
+    assertRefused(
+      await putManifest(node, 'local/other', 'all', index, OCI_INDEX),
+      404,
+      'MANIFEST_BLOB_UNKNOWN',
+    )
   })
 
   test('what it names has to be in this repository, in its size', async (t) => {

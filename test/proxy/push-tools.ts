@@ -110,7 +110,11 @@ export function leftOf(on: Node): Promise<string[]> {
 }
 
 /** Sends bytes as they are and gives what comes back until the connection ends. */
-export function raw(base: string, parts: (string | Buffer)[], options: { end?: boolean } = {}): Promise<string> {
+export function raw(
+  base: string,
+  parts: (string | Buffer)[],
+  options: { end?: boolean } = {},
+): Promise<string> {
   const { hostname, port } = new URL(base)
   return new Promise((resolve, reject) => {
     const socket = connect(Number(port), hostname)
@@ -121,7 +125,8 @@ export function raw(base: string, parts: (string | Buffer)[], options: { end?: b
     socket.on('error', (error: NodeJS.ErrnoException) => (text === '' ? reject(error) : resolve(text)))
     socket.on('close', () => resolve(text))
     for (const part of parts) socket.write(part)
-    if (options.end) socket.end()
+    // What comes together with the connection's end is lost.
+    if (options.end) setTimeout(() => socket.end(), 200)
   })
 }
 

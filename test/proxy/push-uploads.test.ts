@@ -42,11 +42,10 @@ describe('blobs are pushed', () => {
     const digest = digestOf(bytes)
     for (const last of [true, false]) {
       let place = await begin(node, NAME)
-      for (const [from, to] of [
-        [0, 10_000],
-        [10_000, 20_000],
-        ...(last ? [] : [[20_000, 30_000]]),
-      ] as [number, number][]) {
+      for (const [from, to] of [[0, 10_000], [10_000, 20_000], ...(last ? [] : [[20_000, 30_000]])] as [
+        number,
+        number,
+      ][]) {
         const range = { 'Content-Range': `${from}-${to - 1}` }
         const answer = await node.get(place, range, 'PATCH', bytes.subarray(from, to))
         assert.equal(answer.status, 202, answer.body.toString())
@@ -121,7 +120,8 @@ describe('blobs are pushed', () => {
     const node = await pushNode(t)
     const bytes = bytesOf(1000)
     const digest = await pushBlob(node, 'local/from', bytes)
-    const mount = (query: string) => node.get(`/v2/${NAME}/blobs/uploads/?mount=${digest}${query}`, {}, 'POST')
+    const mount = (query: string) =>
+      node.get(`/v2/${NAME}/blobs/uploads/?mount=${digest}${query}`, {}, 'POST')
     const done = await mount('&from=local/from')
     assert.equal(done.status, 201)
     assert.equal(done.headers.location, `/v2/${NAME}/blobs/${digest}`)
