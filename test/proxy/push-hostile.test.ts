@@ -91,11 +91,11 @@ describe('pushes that lie', () => {
     }
     pour()
     await closed
-    assert.match(text, /^HTTP\/1.1 413 [^]*"SIZE_INVALID"/)
+    assert.match(text, /^HTTP\/1.1 413 .*"SIZE_INVALID"/s)
     assert.deepEqual(await leftOf(node), [])
     const long = { 'Content-Length': String(2 ** 40) }
     const said = `POST /v2/${NAME}/blobs/uploads/?digest=${OTHER} HTTP/1.1\r\nHost: x\r\nContent-Length: ${long['Content-Length']}\r\n\r\n`
-    assert.match(await raw(node.base, [said, bytesOf(1000)]), /^HTTP\/1.1 413 [^]*"SIZE_INVALID"/)
+    assert.match(await raw(node.base, [said, bytesOf(1000)]), /^HTTP\/1.1 413 .*"SIZE_INVALID"/s)
     assert.deepEqual(await leftOf(node), [])
   })
 
