@@ -30,6 +30,10 @@ export interface Config {
   upstream: Record<string, string>
   credentials: Record<string, Credential>
   quota?: number
+  /** Bytes for stored images; absent: the quota, or the disk's size. */
+  offer?: number
+  leaveDelay: number
+  repairRate: number
   uploadRate?: number
   downloadRate?: number
   tagTtl: number
@@ -177,6 +181,9 @@ export async function loadConfig(input: ConfigInput): Promise<Config> {
     upstream: Object.fromEntries(many('upstream').map(splitPair)),
     credentials: file?.credentials ?? {},
     ...given('quota', as('quota', parseBytes)),
+    ...given('offer', as('offer', parseBytes)),
+    leaveDelay: as('leave-delay', parseDuration) ?? 600e3,
+    repairRate: as('repair-rate', parseRate) ?? 25e6,
     ...given('uploadRate', as('upload-rate', parseRate)),
     ...given('downloadRate', as('download-rate', parseRate)),
     tagTtl: as('tag-ttl', parseDuration) ?? 30e3,

@@ -40,6 +40,19 @@ interface Fetching {
   users: number
 }
 
+/** Nothing is stored. */
+function standInStoring(): Manager['storing'] {
+  return {
+    store: async () => {},
+    forget: async () => false,
+    find: async () => undefined,
+    ofRepository: async () => [],
+    list: async () => [],
+    repair: async () => ({ copied: 0, bytes: 0, lost: 0 }),
+    close: async () => {},
+  }
+}
+
 export function createSite(): StandInSite {
   return { records: createRecordsTwin(), hints: new Map(), nodes: new Set() }
 }
@@ -254,6 +267,7 @@ export function createStandIn(options: { id: string; store: BlockStore; site?: S
     rpc: { request: async () => undefined, notify: () => {}, handle: () => {} },
     hints,
     records: site.records.join(id),
+    storing: standInStoring(),
     open,
     holds: async (digest) => contents.has(digest),
     tasks: () => [],
