@@ -81,7 +81,7 @@ export async function loadRooms(): Promise<Rooms> {
         manager,
         store,
         upstream: watched.upstream,
-        push: { config: { dir: join(config.dataDir, 'uploads') }, authorize },
+        push: { config: { dir: join(config.dataDir, 'uploads') }, storing: manager.storing, authorize },
         config: {
           tagTtlMs: config.tagTtl,
           entitlementTtlMs: config.entitlementTtl,

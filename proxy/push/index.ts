@@ -40,7 +40,7 @@ export interface Push {
 export function createPush(parts: {
   manager: Manager
   store: BlockStore
-  storing: Pick<Storing, 'store' | 'forget'> | undefined
+  storing: Pick<Storing, 'store' | 'forget'>
   repository: LocalRepository
   elsewhere: (digest: Digest) => Origin
   images: Images

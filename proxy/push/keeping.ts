@@ -35,8 +35,7 @@ export interface Keeping {
 export function createKeeping(parts: {
   manager: Pick<Manager, 'open'>
   store: BlockStore
-  /** Absent: this node alone keeps what is pushed to it. */
-  storing?: Pick<Storing, 'store' | 'forget'> | undefined
+  storing: Pick<Storing, 'store' | 'forget'>
   elsewhere: (digest: Digest) => Origin
   copies: number
   policy: AckPolicy
@@ -80,14 +79,10 @@ export function createKeeping(parts: {
 
   /** The one place that has copies made. */
   async function spread(name: string, { digest, blobs }: Pushed, signal: AbortSignal): Promise<void> {
-    await storing?.store(
-      { name, digest, copies, blobs },
-      { origin: (blob) => elsewhere(blob.digest), signal },
-    )
+    await storing.store({ name, digest, copies, blobs }, { origin: (blob) => elsewhere(blob.digest), signal })
   }
 
   async function done(name: string): Promise<void> {
-    if (!storing) return
     await pending.delete(name)
     copied.delete(name)
     release(name)
@@ -128,7 +123,7 @@ export function createKeeping(parts: {
       hold(name, image)
       await pending.put(name, image)
       copied.delete(name)
-      if (policy !== 'quorum' || !storing) return bringHere(image, signal)
+      if (policy !== 'quorum') return bringHere(image, signal)
       await spread(name, image, signal)
       copied.add(name)
     },
@@ -136,20 +131,20 @@ export function createKeeping(parts: {
       const image = await pending.get(name)
       if (!image) return
       if (copied.has(name)) await done(name)
-      else if (storing) startSpreading(name, image)
+      else startSpreading(name, image)
     },
     async forget(name) {
       await stopSpreading(name)
       await pending.delete(name)
       copied.delete(name)
       release(name)
-      await storing?.forget(name)
+      await storing.forget(name)
     },
     async resume(isAcknowledged) {
       for await (const [name, image] of pending.entries()) {
         hold(name, image)
         if (!(await isAcknowledged(name))) await this.forget(name)
-        else if (storing) startSpreading(name, image)
+        else startSpreading(name, image)
       }
     },
     async close() {

@@ -22,8 +22,8 @@ const SWEEP_MS = 24 * 3_600_000
 /** What the push side needs besides. */
 export interface PushDependencies {
   config: PushConfig
-  /** Has copies made of what is pushed; absent: this node alone keeps it. */
-  storing?: Pick<Storing, 'store' | 'forget'>
+  /** Has copies made of what is pushed. */
+  storing: Pick<Storing, 'store' | 'forget'>
   /** Throws UNAUTHORIZED or DENIED for a client that may not push. */
   authorize: (request: IncomingMessage) => void
 }
@@ -96,6 +96,8 @@ export function createProxy(
 
   async function change(exchange: Exchange, route: Route): Promise<void> {
     if (route.type !== 'ping') exchange.facts.repository = `${route.ref.host}/${route.ref.repository}`
+    if ('tag' in route) exchange.facts.reference = route.tag
+    else if ('digest' in route) exchange.facts.reference = route.digest
     await push.serve(exchange, route)
   }
 

@@ -147,7 +147,9 @@ describe('under local-first', () => {
   })
 
   test('what has no copies yet is not evicted', async (t) => {
-    const node = await pushNode(t, { config, quota: 4 * 2 ** 20 })
+    const fake = fakeStoring()
+    fake.fails = new ShoalError('NO_QUORUM', 'nobody there')
+    const node = await pushNode(t, { config, quota: 4 * 2 ** 20, push: { storing: fake.storing } })
     const image = await pushImage(node, NAME, 'v1')
     await node.store.collect()
     for (let i = 0; i < 5; i++) {

@@ -80,6 +80,7 @@ export async function node(
     upstream,
     push: {
       authorize: () => {},
+      storing: { store: async () => {}, forget: async () => true },
       ...options.push,
       config: { dir: join(dir, 'uploads'), ...options.push?.config },
     },
