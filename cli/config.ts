@@ -45,6 +45,8 @@ export interface Config {
   tagTtl: number
   entitlementTtl: number
   offline: 'deny' | 'known' | 'open'
+  localCopies: number
+  localAck: 'quorum' | 'local-first'
   ca: string[]
   dockerConfig?: string
   mdns: boolean
@@ -197,6 +199,8 @@ export async function loadConfig(input: ConfigInput): Promise<Config> {
     tagTtl: as('tag-ttl', parseDuration) ?? 30e3,
     entitlementTtl: as('entitlement-ttl', parseDuration) ?? 300e3,
     offline: (one('offline') ?? 'known') as Config['offline'],
+    localCopies: as('local-copies', Number) ?? 2,
+    localAck: (one('local-ack') ?? 'quorum') as Config['localAck'],
     ca: many('ca').map((item) => resolve(item)),
     ...given(
       'dockerConfig',

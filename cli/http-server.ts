@@ -23,9 +23,11 @@ export async function listenHttp(
   what: string,
   at: HostPort,
   listener: RequestListener,
-  options: { keepAliveMs: number },
+  /** `requestMs`: longest that a request may take to come in, 0 for no limit. */
+  options: { keepAliveMs: number; requestMs: number },
 ): Promise<Listener> {
-  const server = createServer({ keepAliveTimeout: options.keepAliveMs, headersTimeout: 15e3 }, listener)
+  const { keepAliveMs: keepAliveTimeout, requestMs: requestTimeout } = options
+  const server = createServer({ keepAliveTimeout, headersTimeout: 15e3, requestTimeout }, listener)
   await new Promise<void>((resolve, reject) => {
     server.once('error', (cause) => {
       const errno = errnoOf(cause) ?? ''

@@ -77,21 +77,25 @@ export async function loadRooms(): Promise<Rooms> {
         ...beyondLoopback('api', addresses.api),
       }),
     createProxy: async (parts) => {
-      const { config, store, manager, upstream, log } = parts
+      const { config, store, manager, upstream, authorize, log } = parts
       const watched = watchUpstream(upstream)
       const made = proxy.createProxy({
         manager,
         store,
         upstream: watched.upstream,
+        push: { config: { dir: join(config.dataDir, 'uploads') }, storing: manager.storing, authorize },
         config: {
           tagTtlMs: config.tagTtl,
           entitlementTtlMs: config.entitlementTtl,
           offline: config.offline,
+          localCopies: config.localCopies,
+          localAck: config.localAck,
           credentialSalt: await credentialSalt(parts),
         },
         log: log.child({ room: 'proxy' }),
         name: config.name,
       })
+      await made.start()
       const puller = {
         pull: (options: Omit<Parameters<typeof proxy.pullImage>[0], 'parts'>) =>
           proxy.pullImage({ parts: made.parts, ...options }),
@@ -104,6 +108,7 @@ export async function loadRooms(): Promise<Rooms> {
         images: createImageList(puller),
         pins: createPins(made.parts.pins),
         repair: (digest) => made.parts.repair.want(digest),
+        local: (name) => proxy.listLocal(made.parts.local, name),
         upstreams: watched.health,
         close: () => made.close(),
       }

@@ -1,10 +1,10 @@
-import type { RequestListener } from 'node:http'
+import type { IncomingMessage, RequestListener } from 'node:http'
 import type { Digest, Log } from '../base/index.ts'
 import type { BlockStore } from '../blockstore/index.ts'
 import type { Manager } from '../manager/index.ts'
 import type { Upstream } from '../proxy/index.ts'
 import type { HostPort } from './address.ts'
-import type { ImageInfo, ImagePins, PullImage, UpstreamHealth } from './api/index.ts'
+import type { ImageInfo, ImagePins, LocalRepositoryInfo, PullImage, UpstreamHealth } from './api/index.ts'
 import type { Config } from './config.ts'
 
 /** What the daemon is put together of. */
@@ -24,7 +24,15 @@ export interface Rooms {
   createManager(parts: Parts & { store: BlockStore }): Promise<Manager>
   createUpstream(parts: Parts): Promise<Upstream>
   /** What the registry endpoint serves, and what the API asks of the proxy. */
-  createProxy(parts: Parts & { store: BlockStore; manager: Manager; upstream: Upstream }): Promise<ProxyRoom>
+  createProxy(
+    parts: Parts & {
+      store: BlockStore
+      manager: Manager
+      upstream: Upstream
+      /** Throws UNAUTHORIZED or DENIED for a client that may not push. */
+      authorize: (request: IncomingMessage) => void
+    },
+  ): Promise<ProxyRoom>
 }
 
 export interface ProxyRoom {
@@ -33,6 +41,8 @@ export interface ProxyRoom {
   images: () => Promise<ImageInfo[]>
   pins: ImagePins
   repair: (digest: Digest) => void
+  /** The repositories of `local/`, or one of them. */
+  local: (name?: string) => Promise<LocalRepositoryInfo[]>
   upstreams?: () => UpstreamHealth[]
   close(): Promise<void>
 }

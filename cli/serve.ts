@@ -6,6 +6,7 @@ import {
   createGate,
   createLagMeter,
   createMetrics,
+  createPushGuard,
   createReadiness,
   nodeInstruments,
   processInstruments,
@@ -16,6 +17,8 @@ import { startMemoryGuard } from './memory-guard.ts'
 import type { Rooms } from './rooms.ts'
 import { ensureToken } from './token.ts'
 
+/** Longest that a request to the API may take to come in. */
+const REQUEST_MS = 60e3
 /** How long requests that are under way may go on when the daemon is stopped. */
 const GRACE_MS = 3000
 
@@ -63,7 +66,9 @@ export async function startDaemon(
     const gate = createGate(readiness)
     let serveRegistry = notYet
     const listen = async (what: string, at: HostPort, listener: RequestListener): Promise<HostPort> => {
-      const made = await listenHttp(what, at, listener, { keepAliveMs: 60e3 })
+      // A push takes as long as it takes: the proxy ends what stalls.
+      const requestMs = what === 'registry' ? 0 : REQUEST_MS
+      const made = await listenHttp(what, at, listener, { keepAliveMs: 60e3, requestMs })
       listeners.push(made)
       return made.address
     }
@@ -76,6 +81,7 @@ export async function startDaemon(
     const store = await rooms.openStore(parts)
     onClose(() => store.close())
     readiness.ok('store')
+    const names = [config.name, config.api.host, config.registry.host]
     const upstream = await rooms.createUpstream(parts)
     onClose(() => upstream.close())
     const manager = await rooms.createManager({ ...parts, store })
@@ -84,7 +90,13 @@ export async function startDaemon(
       () => readiness.ok('network'),
       (error: unknown) => readiness.fail('network', (error as Error).message),
     )
-    const proxy = await rooms.createProxy({ ...parts, store, manager, upstream })
+    const proxy = await rooms.createProxy({
+      ...parts,
+      store,
+      manager,
+      upstream,
+      authorize: createPushGuard({ token, names }),
+    })
     onClose(() => proxy.close())
     serveRegistry = proxy.listener
     readiness.ok('registry')
@@ -96,6 +108,7 @@ export async function startDaemon(
       manager,
       store,
       images: proxy.images,
+      local: proxy.local,
       pull: proxy.pull,
       pins: proxy.pins,
       repair: proxy.repair,
@@ -107,7 +120,7 @@ export async function startDaemon(
         token,
         version,
         registry: formatHostPort(addresses.registry),
-        names: [config.name, config.api.host],
+        names,
         scrubEveryMs: config.scrubEvery,
       },
       log,

@@ -31,6 +31,10 @@ function positive(value: number, text: string): void {
   if (value <= 0) throw new ShoalError('CONFIG', `must be more than nothing: ${text}`)
 }
 
+function copies(text: string): void {
+  if (!/^[1-9]\d?$/.test(text)) throw new ShoalError('CONFIG', `not a number from 1 to 99: ${text}`)
+}
+
 /** Names travel in tables, URLs and DNS-like places: letters, digits, dots, dashes and underscores. */
 function label(text: string): void {
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(text)) {
@@ -219,6 +223,20 @@ export const SETTINGS: readonly Setting[] = [
     help: 'who gets private content while its upstream cannot be asked',
     shownDefault: 'known',
     choices: ['deny', 'known', 'open'],
+  },
+  {
+    name: 'local-copies',
+    argument: 'N',
+    help: 'nodes that keep what is pushed to local/',
+    shownDefault: '2, or all where there are fewer',
+    check: copies,
+  },
+  {
+    name: 'local-ack',
+    argument: 'POLICY',
+    help: 'a push to local/ is done when it has its copies (quorum), or when it is whole on this node (local-first)',
+    shownDefault: 'quorum',
+    choices: ['quorum', 'local-first'],
   },
   {
     name: 'ca',

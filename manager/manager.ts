@@ -10,7 +10,9 @@ import {
   createBlocks,
   createBufferPool,
   createCoordinator,
+  createElsewhere,
   createGossip,
+  createIngest,
   createTask,
   digestField,
   fields,
@@ -223,6 +225,8 @@ export function createManager(deps: {
     records,
     storing,
     open,
+    ingest: createIngest({ store, signer, announcer, log }),
+    elsewhere: createElsewhere({ members, rpc, exchange, signer }),
     async holds(digest) {
       return (await store.blob(digest))?.complete === true
     },

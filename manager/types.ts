@@ -158,6 +158,19 @@ export interface Hints {
   lookup(key: string, signal: AbortSignal): Promise<{ value: unknown; at: number; from: PeerId }[]>
 }
 
+/**
+ * Takes a blob that a client brought into the store, cut and signed like one from upstream, and announces it; false if it was whole
+ * here before. `chunks` is called when its turn has come; a chunk is valid until the next one is asked for.
+ * @throws DIGEST_MISMATCH | STORE_FULL | what `chunks` throws; what was written is taken out again
+ */
+export type Ingest = (blob: {
+  digest: Digest
+  size: number
+  mediaType?: string
+  chunks: () => AsyncIterable<Uint8Array>
+  signal: AbortSignal
+}) => Promise<boolean>
+
 /** The distribution manager: the only thing the proxy and the integrations talk to. */
 export interface Manager {
   readonly self: Member
@@ -178,6 +191,9 @@ export interface Manager {
     priority: Priority
     signal: AbortSignal
   }): Promise<OpenBlob>
+  readonly ingest: Ingest
+  /** A blob's bytes from nodes of other sites that have it whole, block by block and verified; none has it: UPSTREAM_UNREACHABLE. */
+  elsewhere(digest: Digest): Origin
   /** True when the whole verified blob is on this disk. */
   holds(digest: Digest): Promise<boolean>
   tasks(): TaskStatus[]

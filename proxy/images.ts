@@ -1,8 +1,10 @@
 import type { Digest } from '../base/index.ts'
 import type { BlockStore } from '../blockstore/types.ts'
+import type { LocalRepository } from './local/index.ts'
 import { labelOf } from './registry/ask.ts'
 import type { Descriptor, Manifest } from './registry/manifest.ts'
 import { isManifestType } from './registry/media.ts'
+import { LOCAL_HOST } from './registry/names.ts'
 import { tagRecords } from './registry/tags.ts'
 import type { Kind, RepositoryRef } from './types.ts'
 
@@ -54,8 +56,12 @@ export interface Images {
 }
 
 /** Remembers what manifests are made of, and tells which images are here. */
-export function createImages(parts: { store: BlockStore; now?: () => number }): Images {
-  const { store, now = Date.now } = parts
+export function createImages(parts: {
+  store: BlockStore
+  local: LocalRepository
+  now?: () => number
+}): Images {
+  const { store, local, now = Date.now } = parts
   /** Keys are `HOST/REPOSITORY@DIGEST`. */
   const records = store.records<ManifestRecord>('proxy.manifests')
   const tags = tagRecords(store)
@@ -76,9 +82,19 @@ export function createImages(parts: { store: BlockStore; now?: () => number }): 
     })
   }
 
+  /** What was deleted from the local repository is no image any more, whatever came through here. */
+  async function isThere(key: string): Promise<boolean> {
+    if (!key.startsWith(`${LOCAL_HOST}/`)) return true
+    const at = key.indexOf('@')
+    const digest = key.slice(at + 1) as Digest
+    return (await local.manifest(key.slice(LOCAL_HOST.length + 1, at), digest)) !== undefined
+  }
+
   async function list(): Promise<Image[]> {
     const manifests = new Map<string, ManifestRecord>()
-    for await (const [key, record] of records.entries()) manifests.set(key, record)
+    for await (const [key, record] of records.entries()) {
+      if (await isThere(key)) manifests.set(key, record)
+    }
     const images: Image[] = []
     /** Manifests that a listed image shows already. */
     const shown = new Set<string>()
@@ -93,6 +109,10 @@ export function createImages(parts: { store: BlockStore; now?: () => number }): 
     for await (const [name, { digest }] of tags.entries()) {
       const colon = name.lastIndexOf(':')
       await add(name.slice(0, colon), name.slice(colon + 1), digest)
+    }
+    for (const repository of await local.repositories()) {
+      const label = labelOf({ host: LOCAL_HOST, repository })
+      for await (const { name, digest } of local.tags(repository)) await add(label, name, digest)
     }
     // Indexes before the manifests that they list.
     const rest = [...manifests].sort(([, a], [, b]) => b.manifests.length - a.manifests.length)

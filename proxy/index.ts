@@ -1,4 +1,5 @@
 export { type Image, platformName } from './images.ts'
+export { type LocalView, listLocal } from './local/index.ts'
 export type { PinnedImage } from './pins.ts'
 export { hostPlatform, type Platform, parsePlatform } from './platform.ts'
 export { type PartProgress, type PullResult, pullImage } from './pull.ts'
@@ -9,6 +10,7 @@ export {
   type ProxyConfig,
   type ProxyDependencies,
   type ProxyParts,
+  type PushDependencies,
   type RegistryProxy,
 } from './registry/index.ts'
 export * from './types.ts'

@@ -10,13 +10,23 @@ import { problemOf, sendProblem } from './problem.ts'
 import { createPulls } from './pulls.ts'
 import { createRoutes, type Route } from './routes.ts'
 import { createScrubs } from './scrubs.ts'
-import type { ImageInfo, ImagePins, Problem, PullImage, ReadyCheck, UpstreamHealth } from './types.ts'
+import type {
+  ImageInfo,
+  ImagePins,
+  LocalRepositoryInfo,
+  Problem,
+  PullImage,
+  ReadyCheck,
+  UpstreamHealth,
+} from './types.ts'
 
 export interface ApiDeps {
   manager: Manager
   store: BlockStore
   /** Images whose manifest is here. */
   images: () => Promise<ImageInfo[]>
+  /** The repositories of `local/`, or one of them. */
+  local: (name?: string) => Promise<LocalRepositoryInfo[]>
   pull: PullImage
   pins: ImagePins
   /** Fetches again what a blob lacks; failures are its own affair. */

@@ -1,4 +1,5 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
 import { hostname } from 'node:os'
 import type { NextFunction, Request, RequestHandler, Response } from 'express'
 import { type ErrorCode, ShoalError } from '../../base/index.ts'
@@ -29,24 +30,17 @@ export interface GuardOptions {
 }
 
 /**
- * Lets a request that changes state pass with the bearer token, or without it when it comes from this machine and not
- * out of a browser's page: a foreign page may post to loopback (CSRF), and a name that an attacker's DNS points at
- * 127.0.0.1 makes the page's own host ours (DNS rebinding). Nothing that a header claims ever grants a right.
+ * Why a request without the token must not change anything; undefined: it may, as it comes from this machine and not out of
+ * a browser's page. A foreign page may post to loopback (CSRF), and a name that an attacker's DNS points at 127.0.0.1 makes
+ * the page's own host ours (DNS rebinding). Nothing that a header claims ever grants a right.
  */
-export function createGuard({ token, names }: GuardOptions): RequestHandler {
-  const expected = hash(token)
+function createObjection(names: string[]): (req: IncomingMessage) => Refusal | undefined {
   const own = new Set([hostname(), ...names].map((name) => name.toLowerCase()))
   const ours = (host: string | undefined): boolean =>
     host !== undefined && (isLoopbackName(host) || own.has(host))
 
-  /** Why the request must not pass; undefined: it may. */
-  function objection(req: Request): Refusal | undefined {
-    if (SAFE.has(req.method)) return undefined
-    const { authorization, host, origin } = req.headers
-    const bearer = /^Bearer +(\S+)$/i.exec(authorization ?? '')?.[1]
-    if (bearer !== undefined && timingSafeEqual(hash(bearer), expected)) return undefined
-    if (authorization !== undefined) return ['UNAUTHORIZED', 'the token is not the right one']
-
+  return (req) => {
+    const { host, origin } = req.headers
     if (!isLoopback(req.socket.remoteAddress ?? '')) {
       return ['UNAUTHORIZED', 'a change from another machine needs the token: Authorization: Bearer TOKEN']
     }
@@ -63,14 +57,57 @@ export function createGuard({ token, names }: GuardOptions): RequestHandler {
     }
     return undefined
   }
+}
+
+function createTokenCheck(token: string): (presented: string | undefined) => boolean {
+  const expected = hash(token)
+  return (presented) => presented !== undefined && timingSafeEqual(hash(presented), expected)
+}
+
+function bearerOf({ headers }: IncomingMessage): string | undefined {
+  return /^Bearer +(\S+)$/i.exec(headers.authorization ?? '')?.[1]
+}
+
+/** The password of Basic credentials: registry clients log in with a name and a password. */
+function passwordOf({ headers }: IncomingMessage): string | undefined {
+  const encoded = /^Basic +(\S+)$/i.exec(headers.authorization ?? '')?.[1]
+  const text = encoded === undefined ? '' : Buffer.from(encoded, 'base64').toString('utf8')
+  const colon = text.indexOf(':')
+  return colon < 0 ? undefined : text.slice(colon + 1)
+}
+
+/** Lets a request that changes state pass with the token, or without one where nothing speaks against it. */
+export function createGuard({ token, names }: GuardOptions): RequestHandler {
+  const isToken = createTokenCheck(token)
+  const objection = createObjection(names)
+
+  function refusalOf(req: Request): Refusal | undefined {
+    if (SAFE.has(req.method) || isToken(bearerOf(req))) return undefined
+    if (req.headers.authorization === undefined) return objection(req)
+    return ['UNAUTHORIZED', 'the token is not the right one']
+  }
 
   return (req: Request, res: Response, next: NextFunction): void => {
-    const refusal = objection(req)
+    const refusal = refusalOf(req)
     if (!refusal) {
       next()
       return
     }
     if (refusal[0] === 'UNAUTHORIZED') res.set('WWW-Authenticate', 'Bearer realm="shoal"')
     sendProblem(res, problemOf(new ShoalError(...refusal)))
+  }
+}
+
+/**
+ * The same for the registry: throws UNAUTHORIZED or DENIED for a client that may not push. The token may be a Basic credential's
+ * password. A client on this machine may have credentials for something else: they count as none.
+ */
+export function createPushGuard({ token, names }: GuardOptions): (req: IncomingMessage) => void {
+  const isToken = createTokenCheck(token)
+  const objection = createObjection(names)
+  return (req) => {
+    if (isToken(bearerOf(req)) || isToken(passwordOf(req))) return
+    const refusal = objection(req)
+    if (refusal) throw new ShoalError(...refusal, { details: { challenge: 'Basic realm="shoal"' } })
   }
 }

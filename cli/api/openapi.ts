@@ -60,6 +60,24 @@ const PATHS: Record<string, Record<string, Operation>> = {
       },
     }),
   },
+  '/api/v1/local': {
+    get: {
+      summary: 'What was pushed to the local repository: tags, with the writes that they beat, and manifests',
+      parameters: [
+        {
+          name: 'repository',
+          in: 'query',
+          description: 'only this one: local/NAME',
+          schema: { type: 'string' },
+        },
+      ],
+      responses: {
+        '200': answer('the repositories', list(ref('LocalRepository'))),
+        '404': problem('no such repository'),
+        ...COMMON,
+      },
+    },
+  },
   '/api/v1/pulls': { get: read('Pulls under way, and the last ones', 'the pulls', list(ref('Pull'))) },
   '/api/v1/pulls/{id}': {
     get: {

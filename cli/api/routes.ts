@@ -89,6 +89,18 @@ export function createRoutes(deps: RouteDeps): Route[] {
         res.status(202).location(`/api/v1/pulls/${status.id}`).json(status)
       },
     },
+    {
+      method: 'get',
+      path: '/api/v1/local',
+      handle: async (req, res) => {
+        const { repository } = req.query
+        const found = await deps.local(repository === undefined ? undefined : String(repository))
+        if (repository !== undefined && found.length === 0) {
+          throw new ShoalError('NOT_FOUND', `nothing was pushed to ${String(repository).slice(0, 255)}`)
+        }
+        res.json(found)
+      },
+    },
     { method: 'get', path: '/api/v1/pulls', handle: (_req, res) => res.json(pulls.list()) },
     {
       method: 'get',

@@ -35,6 +35,12 @@ const member = {
   'api?': text('HOST:PORT'),
 }
 
+const localWrite = {
+  'digest?': { ...digest, description: 'absent: the tag was deleted' },
+  at: time,
+  node: text('peer ID of the node that it was pushed to'),
+}
+
 export const SCHEMAS: Record<string, Schema> = {
   Problem: object({
     type: text('a URN that is stable for the kind of problem'),
@@ -87,6 +93,23 @@ export const SCHEMAS: Record<string, Schema> = {
     pinned: { type: 'boolean', description: 'it is not evicted' },
     blobs: count('manifests, configs and layers that are known'),
     usedAt: time,
+  }),
+  LocalWrite: object(localWrite),
+  LocalRepository: object({
+    name: text('as images are called: local/NAME'),
+    tags: list(
+      object({
+        tag: text(),
+        digest,
+        at: time,
+        node: localWrite.node,
+        beaten: {
+          ...list(ref('LocalWrite')),
+          description: 'writes at the same time on other nodes, which lost; the latest first',
+        },
+      }),
+    ),
+    manifests: list(object({ digest, mediaType: text(), size: count(), 'subject?': digest })),
   }),
   PullRequest: object({
     reference: { type: 'string', minLength: 1, maxLength: 512 },

@@ -22,6 +22,21 @@ export interface ImageInfo {
   usedAt: number
 }
 
+/** What a tag of the local repository was made to name, absent where it was deleted; where and when. */
+export interface LocalWrite {
+  digest?: string
+  at: number
+  node: string
+}
+
+/** A repository of `local/`. */
+export interface LocalRepositoryInfo {
+  name: string
+  /** `beaten`: writes at the same time on other nodes, which lost; their manifests are still there by digest. */
+  tags: (LocalWrite & { tag: string; digest: string; beaten: LocalWrite[] })[]
+  manifests: { digest: string; mediaType: string; size: number; subject?: string }[]
+}
+
 export type PullBlobKind = 'manifest' | 'config' | 'layer' | 'blob'
 
 /** One blob of an image that is being pulled. */

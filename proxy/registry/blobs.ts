@@ -1,7 +1,7 @@
 import type { Digest } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/types.ts'
 import type { Manager, OpenBlob } from '../../manager/types.ts'
-import type { Upstream } from '../types.ts'
+import type { Head, Upstream } from '../types.ts'
 import type { Ask, AskHead } from './ask.ts'
 import { sendBody } from './body.ts'
 import { type Exchange, sourceOf } from './exchange.ts'
@@ -9,6 +9,7 @@ import { isOutage } from './failure.ts'
 import type { Gate } from './gate.ts'
 import { guarded } from './manifests.ts'
 import { cleanMediaType } from './media.ts'
+import { LOCAL_HOST } from './names.ts'
 import { chooseRange, ifRange, noneMatch } from './ranges.ts'
 
 /** Answers GET and HEAD of a blob. */
@@ -23,9 +24,11 @@ export function createServeBlob(parts: {
 }): ServeBlob {
   const { manager, store, upstream, head, gate } = parts
 
-  const open = (ask: Ask, digest: Digest): Promise<OpenBlob> =>
+  const open = (ask: Ask, digest: Digest, found: Head | undefined): Promise<OpenBlob> =>
     manager.open({
       digest,
+      // The cluster's own word; an upstream's comes with the bytes.
+      ...(ask.ref.host === LOCAL_HOST && found?.size !== undefined ? { size: found.size } : {}),
       origin: upstream.origin(ask.ref, 'blobs', digest, ask.credential, ask.via),
       priority: 'client',
       signal: ask.signal,
@@ -46,7 +49,7 @@ export function createServeBlob(parts: {
       return { ...(await head(ask, 'blobs', digest)), here: false }
     } catch (error) {
       if (!isOutage(error) || ask.signal.aborted) throw error
-      const opened = await open(ask, digest)
+      const opened = await open(ask, digest, found)
       opened.close()
       return { size: opened.size, mediaType: opened.mediaType, here: false }
     }
@@ -74,7 +77,7 @@ export function createServeBlob(parts: {
       return
     }
     const close = (blob: OpenBlob): void => blob.close()
-    const blob = await guarded(gate, ask, 'blobs', digest, (inner) => open(inner, digest), close)
+    const blob = await guarded(gate, ask, 'blobs', digest, (inner, said) => open(inner, digest, said), close)
     exchange.facts.sources = () => blob.sources()
     // Reading tells of failures.
     blob.done.catch(() => {})

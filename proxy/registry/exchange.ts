@@ -83,12 +83,51 @@ export async function runExchange(
     // What is under way for this request alone ends now.
     stop.abort(error)
     if (response.headersSent) response.destroy()
-    else sendFailure(response, head, failure.answer)
+    else if (request.complete || request.destroyed || !hasBody(request))
+      sendFailure(response, head, failure.answer)
+    else await sendEarly(request, response, failure.answer)
   } finally {
     clearTimeout(patience)
     response.off('close', onClose)
     report(log, exchange, failure, performance.now() - startedAt)
   }
+}
+
+/** So long a client that is still sending may go on after its request has failed. */
+const LINGER_MS = 1000
+
+/** True for a request that comes with a body, however long. */
+export function hasBody({ headers }: IncomingMessage): boolean {
+  const length = headers['content-length']
+  return headers['transfer-encoding'] !== undefined || (length !== undefined && length !== '0')
+}
+
+/**
+ * A failure told while the client is still sending. A connection that is closed over unread bytes is reset, and the client never
+ * reads why: so the answer goes out whole, some of the rest is taken and thrown away, and then the connection ends.
+ */
+async function sendEarly(
+  request: IncomingMessage,
+  response: ServerResponse,
+  failure: Failure,
+): Promise<void> {
+  const { status, code, message, headers } = failure
+  const body = Buffer.from(JSON.stringify({ errors: [{ code, message }] }))
+  response.writeHead(status, {
+    'Content-Type': 'application/json',
+    'Content-Length': body.length,
+    Connection: 'close',
+    ...headers,
+  })
+  response.write(body)
+  request.on('error', () => {})
+  request.resume()
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, LINGER_MS)
+    request.once('close', () => resolve(clearTimeout(timer)))
+    request.once('end', () => resolve(clearTimeout(timer)))
+  })
+  response.end()
 }
 
 /** An error body as the distribution spec has it. */

@@ -14,6 +14,19 @@ const UNKNOWN = { manifest: 'MANIFEST_UNKNOWN', blob: 'BLOB_UNKNOWN', name: 'NAM
 /** Seconds after which a client may ask again for what could not be had. */
 const AGAIN = { 'Retry-After': '5' }
 
+/**
+ * An error whose answer is known where it is thrown. What the push side refuses, the distribution spec names in more ways than
+ * other rooms need to tell apart.
+ */
+export function refusal(
+  status: number,
+  code: string,
+  message: string,
+  headers: Record<string, string> = {},
+): ShoalError {
+  return new ShoalError('USAGE', message, { details: { answer: { status, code, headers } } })
+}
+
 /** How an error is told to a client that asked for a `subject`. */
 export function failureOf(error: unknown, subject: Subject): Failure {
   if (!(error instanceof ShoalError)) return failure(500, 'UNKNOWN', 'something went wrong in this node')
@@ -22,7 +35,10 @@ export function failureOf(error: unknown, subject: Subject): Failure {
     case 'NAME_INVALID':
     case 'DIGEST_INVALID':
       return failure(400, error.code, message)
+    case 'BUSY':
+      return failure(429, 'TOOMANYREQUESTS', message, AGAIN)
     case 'USAGE':
+      if (details.answer !== undefined) return { message, ...(details.answer as Omit<Failure, 'message'>) }
       return failure(400, 'PAGINATION_NUMBER_INVALID', message)
     case 'NOT_FOUND':
       return failure(404, UNKNOWN[subject], message)
@@ -45,6 +61,7 @@ export function failureOf(error: unknown, subject: Subject): Failure {
     case 'UPSTREAM_UNREACHABLE':
     case 'TIMEOUT':
     case 'PEER_GONE':
+    case 'NO_QUORUM':
     case 'STORE_FULL':
     case 'BLOCK_MISSING':
     case 'BLOCK_CORRUPT':

@@ -1,8 +1,11 @@
+import type { IncomingMessage } from 'node:http'
 import express, { type Express, type Request, type Response } from 'express'
 import { ShoalError } from '../../base/index.ts'
+import type { Storing } from '../../manager/storing/types.ts'
 import type { PinnedImage } from '../pins.ts'
+import { createPush, type PushConfig } from '../push/index.ts'
 import type { Credential } from '../types.ts'
-import { type Exchange, runExchange, sendFailure, sourceOf } from './exchange.ts'
+import { type Exchange, hasBody, runExchange, sendFailure, sourceOf } from './exchange.ts'
 import { failureOf, type Subject } from './failure.ts'
 import { createParts, type ProxyDependencies, type ProxyParts } from './parts.ts'
 import { noneMatch } from './ranges.ts'
@@ -16,18 +19,45 @@ const MAX_HOPS = 8
 const SWEEP_FIRST_MS = 15 * 60_000
 const SWEEP_MS = 24 * 3_600_000
 
+/** What the push side needs besides. */
+export interface PushDependencies {
+  config: PushConfig
+  /** Has copies made of what is pushed. */
+  storing: Pick<Storing, 'store' | 'forget'>
+  /** Throws UNAUTHORIZED or DENIED for a client that may not push. */
+  authorize: (request: IncomingMessage) => void
+}
+
 export interface RegistryProxy {
-  /** The pull side of the OCI distribution spec v1.1; give it to an HTTP server. */
+  /** The OCI distribution spec v1.1; give it to an HTTP server. */
   handler: Express
   /** For pulling and listing without HTTP. */
   parts: ProxyParts
+  /** Empties the directory of uploads and takes up pushes that were not done; nothing can be pushed before. */
+  start(): Promise<void>
   close(): Promise<void>
 }
 
 /** The registry that runtimes pull from. `name` is shown to clients as `X-Shoal-Node`. */
-export function createProxy(dependencies: ProxyDependencies & { name: string }): RegistryProxy {
-  const { manager, log } = dependencies
+export function createProxy(
+  dependencies: ProxyDependencies & { name: string; push: PushDependencies },
+): RegistryProxy {
+  const { manager, store, log, now = Date.now } = dependencies
   const parts = createParts(dependencies)
+  const push = createPush({
+    manager,
+    store,
+    storing: dependencies.push.storing,
+    repository: parts.local,
+    elsewhere: (digest) => manager.elsewhere(digest),
+    images: parts.images,
+    authorize: dependencies.push.authorize,
+    copies: dependencies.config.localCopies ?? 2,
+    policy: dependencies.config.localAck ?? 'quorum',
+    config: dependencies.push.config,
+    log,
+    now,
+  })
   const node = dependencies.name.replace(/[^ -~]/g, '?')
 
   async function answer(exchange: Exchange, route: Route): Promise<void> {
@@ -48,6 +78,7 @@ export function createProxy(dependencies: ProxyDependencies & { name: string }):
       authorization === undefined ? { kind: 'node' } : { kind: 'client', authorization }
     const { ref } = route
     exchange.facts.repository = `${ref.host}/${ref.repository}`
+    if (route.type === 'uploads' || route.type === 'upload') return push.serve(exchange, route)
     const ask = await parts.ask(ref, credential, { via, accept: request.headers.accept, signal })
     switch (route.type) {
       case 'blob':
@@ -61,6 +92,13 @@ export function createProxy(dependencies: ProxyDependencies & { name: string }):
       case 'manifest':
         return serveManifest(exchange, ask, route)
     }
+  }
+
+  async function change(exchange: Exchange, route: Route): Promise<void> {
+    if (route.type !== 'ping') exchange.facts.repository = `${route.ref.host}/${route.ref.repository}`
+    if ('tag' in route) exchange.facts.reference = route.tag
+    else if ('digest' in route) exchange.facts.reference = route.digest
+    await push.serve(exchange, route)
   }
 
   async function serveManifest(
@@ -97,23 +135,16 @@ export function createProxy(dependencies: ProxyDependencies & { name: string }):
     response.setHeader('Docker-Distribution-API-Version', 'registry/2.0')
     response.setHeader('X-Content-Type-Options', 'nosniff')
     response.setHeader('X-Shoal-Node', node)
-    const head = request.method === 'HEAD'
-    if (!head && request.method !== 'GET') {
-      const message = 'this registry is for pulling only'
-      sendFailure(response, false, {
-        status: 405,
-        code: 'UNSUPPORTED',
-        message,
-        headers: { Allow: 'GET, HEAD', Connection: 'close' },
-      })
-      return
-    }
+    const reads = request.method === 'HEAD' || request.method === 'GET'
+    // Nothing is done with it, however long it comes.
+    if (reads && hasBody(request)) response.setHeader('Connection', 'close')
     let subject: Subject = 'name'
     const options = { patienceMs: parts.patienceMs, log, subject: () => subject }
     void runExchange(request, response, options, async (exchange) => {
       const route = parseRoute(request.url, parts.defaultHost)
       if (route.type === 'manifest' || route.type === 'blob') subject = route.type
-      await answer(exchange, route)
+      if (reads) await answer(exchange, route)
+      else await change(exchange, route)
     })
   }
 
@@ -138,9 +169,11 @@ export function createProxy(dependencies: ProxyDependencies & { name: string }):
   return {
     handler: app,
     parts,
+    start: () => push.start(),
     async close() {
       clearTimeout(sweeping)
       await parts.repair.close()
+      await push.close()
     },
   }
 }

@@ -37,7 +37,7 @@ export function createManifests(parts: {
   manager: Manager
   store: BlockStore
   upstream: Upstream
-  tags: Tags
+  tags: Pick<Tags, 'resolve'>
   gate: Gate
   links: Links
   images: Images

@@ -16,9 +16,12 @@ export function isTag(text: string): boolean {
   return TAG.test(text)
 }
 
+/** The host of the cluster's own repository. It has no upstream; its names begin with `local/`. */
+export const LOCAL_HOST = 'local'
+
 /** True for a first path component that names a host rather than a part of a repository, as docker tells them apart. */
 export function looksLikeHost(component: string): boolean {
-  return component === 'localhost' || /[.:]/.test(component)
+  return component === LOCAL_HOST || component === 'localhost' || /[.:]/.test(component)
 }
 
 /** `HOST` or `HOST:PORT` in lower case, Docker Hub by its one name. @throws ShoalError NAME_INVALID */

@@ -1,8 +1,16 @@
-import type { Log } from '../../base/index.ts'
+import type { Digest, Log } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/types.ts'
 import type { Manager } from '../../manager/types.ts'
 import { createImages, type Images } from '../images.ts'
+import {
+  createLocalPulling,
+  createLocalRepository,
+  createServeLocalReferrers,
+  createServeLocalTags,
+  type LocalRepository,
+} from '../local/index.ts'
 import { createPins, type Pins } from '../pins.ts'
+import type { AckPolicy } from '../push/index.ts'
 import { createRepair, type Repair } from '../repair.ts'
 import type { Credential, OfflinePolicy, RepositoryRef, Upstream } from '../types.ts'
 import { createAccess } from './access.ts'
@@ -12,8 +20,9 @@ import { createGate, type Gate } from './gate.ts'
 import { createLinks } from './links.ts'
 import { createServeTags } from './lists.ts'
 import { createManifests, type Manifests } from './manifests.ts'
+import { LOCAL_HOST } from './names.ts'
 import { createServeReferrers } from './referrers.ts'
-import { createTags } from './tags.ts'
+import { createTags, type Tags } from './tags.ts'
 
 export interface ProxyConfig {
   /** How long a tag's digest is used without asking upstream again. Default 30 s. */
@@ -28,6 +37,10 @@ export interface ProxyConfig {
   defaultHost?: string
   /** Secret of the cluster, derived from its key: credentials are known to its nodes by their HMAC under it. */
   credentialSalt: string | Uint8Array
+  /** Nodes that have every block and record of a pushed image, or all where there are fewer. Default 2. */
+  localCopies?: number
+  /** What has to be done before a push is acknowledged. Default `quorum`. */
+  localAck?: AckPolicy
 }
 
 export interface ProxyDependencies {
@@ -49,6 +62,8 @@ export interface ProxyParts {
   readonly images: Images
   readonly pins: Pins
   readonly repair: Repair
+  /** What was pushed to this cluster. */
+  readonly local: LocalRepository
   readonly serveBlob: ServeBlob
   readonly serveTags: ReturnType<typeof createServeTags>
   readonly serveReferrers: ReturnType<typeof createServeReferrers>
@@ -64,17 +79,18 @@ export interface ProxyParts {
 }
 
 export function createParts(dependencies: ProxyDependencies): ProxyParts {
-  const { manager, store, upstream, config, log, now = Date.now } = dependencies
+  const { manager, store, config, log, now = Date.now } = dependencies
   const { tagTtlMs = 30_000, entitlementTtlMs = 300_000, patienceMs = 8_000 } = config
+  const { localCopies = 2, localAck = 'quorum' } = config
   const { hints, storing } = manager
   const self = manager.self.id
   // Half of the patience for asking upstream leaves the other half for neighbours.
-  const head = createAskHead({ upstream, timeoutMs: Math.round(patienceMs / 2) })
+  const head = createAskHead({ upstream: dependencies.upstream, timeoutMs: Math.round(patienceMs / 2) })
   const access = createAccess({
     store,
     hints,
     storing,
-    upstream,
+    upstream: dependencies.upstream,
     salt: config.credentialSalt,
     policy: config.offline ?? 'known',
     ttlMs: entitlementTtlMs,
@@ -82,7 +98,10 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
     now,
   })
   const links = createLinks({ store, log, now })
-  const gate = createGate({ head, access, links, hints, storing, log })
+  const mirrored = {
+    gate: createGate({ head, access, links, hints, storing, log }),
+    upstream: dependencies.upstream,
+  }
   const tags = createTags({
     store,
     hints,
@@ -90,14 +109,43 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
     holds: (digest) => manager.holds(digest),
     head,
     access,
-    gate,
+    gate: mirrored.gate,
     links,
     ttlMs: tagTtlMs,
     log,
     now,
   })
-  const images = createImages({ store, now })
-  const manifests = createManifests({ manager, store, upstream, tags, gate, links, images, log, now })
+
+  const repository = createLocalRepository({
+    records: manager.records,
+    copies: localAck === 'quorum' ? localCopies : 1,
+  })
+  const { elsewhere } = manager
+  const local = createLocalPulling({ repository, elsewhere, now })
+
+  const gate = gateByHost(mirrored.gate, local.gate)
+  const upstream: Upstream = {
+    ...mirrored.upstream,
+    origin: (ref, kind, digest, ...rest) =>
+      isLocal(ref) ? local.origin(digest as Digest) : mirrored.upstream.origin(ref, kind, digest, ...rest),
+  }
+  const resolve: Tags['resolve'] = (ask, tag) => (isLocal(ask.ref) ? local.tags : tags).resolve(ask, tag)
+  const images = createImages({ store, local: repository, now })
+  const manifests = createManifests({
+    manager,
+    store,
+    upstream,
+    tags: { resolve },
+    gate,
+    links,
+    images,
+    log,
+    now,
+  })
+  const serveTags = createServeTags({ upstream, gate, tags, patienceMs, now })
+  const serveReferrers = createServeReferrers({ upstream, gate, links, manifests, patienceMs })
+  const serveLocalTags = createServeLocalTags({ repository })
+  const serveLocalReferrers = createServeLocalReferrers({ repository })
   const defaultHost = config.defaultHost ?? 'docker.io'
   return {
     manager,
@@ -107,9 +155,12 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
     images,
     pins: createPins({ store, images, defaultHost, log }),
     repair: createRepair({ store, manager, upstream, images, log }),
+    local: repository,
     serveBlob: createServeBlob({ manager, store, upstream, head, gate }),
-    serveTags: createServeTags({ upstream, gate, tags, patienceMs, now }),
-    serveReferrers: createServeReferrers({ upstream, gate, links, manifests, patienceMs }),
+    serveTags: (exchange, ask, ...rest) =>
+      (isLocal(ask.ref) ? serveLocalTags : serveTags)(exchange, ask, ...rest),
+    serveReferrers: (exchange, ask, ...rest) =>
+      (isLocal(ask.ref) ? serveLocalReferrers : serveReferrers)(exchange, ask, ...rest),
     patienceMs,
     defaultHost,
     async ask(ref, credential, { via = [], accept, signal }) {
@@ -120,5 +171,19 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
       await access.sweep()
       await links.sweep()
     },
+  }
+}
+
+function isLocal(ref: RepositoryRef): boolean {
+  return ref.host === LOCAL_HOST
+}
+
+function gateByHost(mirrored: Gate, local: Gate): Gate {
+  const of = ({ ref }: Ask): Gate => (isLocal(ref) ? local : mirrored)
+  return {
+    admit: (ask, ...rest) => of(ask).admit(ask, ...rest),
+    promising: (ask, ...rest) => of(ask).promising(ask, ...rest),
+    noting: (ask, ...rest) => of(ask).noting(ask, ...rest),
+    offline: (ask, ...rest) => of(ask).offline(ask, ...rest),
   }
 }

@@ -2,7 +2,7 @@ import { type Digest, parseDigest, ShoalError } from '../../base/index.ts'
 import type { RepositoryRef } from '../types.ts'
 import { isTag, looksLikeHost, parseHost, parseRepository } from './names.ts'
 
-/** What a URL of the pull surface asks for. */
+/** What a URL asks for. */
 export type Route =
   | { type: 'ping' }
   | { type: 'manifest'; ref: RepositoryRef; tag: string }
@@ -10,6 +10,8 @@ export type Route =
   | { type: 'blob'; ref: RepositoryRef; digest: Digest }
   | { type: 'tags'; ref: RepositoryRef; page: Page }
   | { type: 'referrers'; ref: RepositoryRef; digest: Digest; page: Page }
+  | { type: 'uploads'; ref: RepositoryRef; page: Page }
+  | { type: 'upload'; ref: RepositoryRef; id: string; page: Page }
 
 /** Of a list: the path as the client wrote it, for links to the next page, and its query without `ns`. */
 export interface Page {
@@ -33,13 +35,12 @@ export function parseRoute(url: string, defaultHost: string): Route {
   if (segments.length === 1 || (segments.length === 2 && segments[1] === '')) return { type: 'ping' }
 
   const [kind, reference] = segments.slice(-2)
+  if (kind === 'uploads' && segments.at(-3) === 'blobs')
+    return uploadRoute(segments, path, query, defaultHost)
   const name = segments.slice(1, -2)
   if (name.length === 0 || kind === undefined || reference === undefined) throw nothing()
   if (!['manifests', 'blobs', 'tags', 'referrers'].includes(kind)) throw nothing()
-  const ns = query.get('ns') || undefined
-  const ref = parseUpstream(name, ns, defaultHost)
-  query.delete('ns')
-  const page: Page = { path, ns, query }
+  const { ref, page } = place(name, path, query, defaultHost)
   switch (kind) {
     case 'manifests':
       // No tag has a colon, so what has one was meant as a digest.
@@ -56,7 +57,29 @@ export function parseRoute(url: string, defaultHost: string): Route {
   }
 }
 
-function parseUpstream(name: string[], ns: string | undefined, defaultHost: string): RepositoryRef {
+/** `…/blobs/uploads/` begins an upload, `…/blobs/uploads/ID` is one. */
+function uploadRoute(segments: string[], path: string, query: URLSearchParams, defaultHost: string): Route {
+  const name = segments.slice(1, -3)
+  if (name.length === 0) throw nothing()
+  const at = place(name, path, query, defaultHost)
+  const id = segments.at(-1) ?? ''
+  return id === '' ? { type: 'uploads', ...at } : { type: 'upload', ...at, id }
+}
+
+function place(
+  name: string[],
+  path: string,
+  query: URLSearchParams,
+  defaultHost: string,
+): { ref: RepositoryRef; page: Page } {
+  const ns = query.get('ns') || undefined
+  const ref = parseUpstream(name, ns, defaultHost)
+  query.delete('ns')
+  return { ref, page: { path, ns, query } }
+}
+
+/** The repository of a name as it stands in a URL. @throws NAME_INVALID */
+export function parseUpstream(name: string[], ns: string | undefined, defaultHost: string): RepositoryRef {
   const [first = '', ...rest] = name
   const prefixed = ns === undefined && rest.length > 0 && looksLikeHost(first)
   const host = parseHost(ns ?? (prefixed ? first : defaultHost))

@@ -192,6 +192,8 @@ describe('the configuration', () => {
       'download-rate': '1MB/s',
       'tag-ttl': '1m',
       'entitlement-ttl': '1m',
+      'local-copies': '3',
+      'local-ack': 'local-first',
     }
     for (const { name, list, map, argument } of SETTINGS) {
       const text = samples[name] ?? (/registry|api$|mec/.test(name) ? '127.0.0.1:1' : 'x1')

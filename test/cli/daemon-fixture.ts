@@ -38,6 +38,7 @@ const rooms: Rooms = {
     images: async () => [],
     pins: standInPins(),
     repair: () => {},
+    local: async () => [],
     close: async () => note('proxy'),
   }),
 }

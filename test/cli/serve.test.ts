@@ -109,6 +109,7 @@ function rooms(over: Partial<Rooms> = {}): Rooms {
       images: async () => [],
       pins: standInPins(),
       repair: () => {},
+      local: async () => [],
       close: async () => {},
     }),
     ...over,

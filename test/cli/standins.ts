@@ -10,6 +10,7 @@ import {
   createReadiness,
   type ImageInfo,
   type ImagePins,
+  type LocalRepositoryInfo,
   nodeInstruments,
   type PullImage,
   type PullProgress,
@@ -235,6 +236,21 @@ export async function listen(listener: RequestListener, host = '127.0.0.1'): Pro
   }
 }
 
+/** A repository of which a tag was written on two nodes at once. */
+const LOCAL: LocalRepositoryInfo = {
+  name: 'local/app',
+  tags: [
+    {
+      tag: 'v1',
+      digest: digest('winner'),
+      at: 2,
+      node: member('other').id,
+      beaten: [{ digest: digest('loser'), at: 1, node: member('self').id }],
+    },
+  ],
+  manifests: [{ digest: digest('winner'), mediaType: 'application/vnd.oci.image.manifest.v1+json', size: 7 }],
+}
+
 /** The whole API over stand-ins, listening. */
 export async function startApi(over: Partial<ApiDeps> = {}, host?: string) {
   const spoken = standInManager(undefined, [task('running'), task('gone', { state: 'done', leases: 0 })])
@@ -248,6 +264,7 @@ export async function startApi(over: Partial<ApiDeps> = {}, host?: string) {
     manager,
     store,
     images: async () => [REDIS],
+    local: async (name) => (name === undefined || name === 'local/app' ? [LOCAL] : []),
     pull: puller.pull,
     pins: standInPins(),
     repair: () => {},

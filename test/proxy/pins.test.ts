@@ -6,8 +6,10 @@ import { type TestContext, test } from 'node:test'
 import { type Digest, digestOf, silentLog } from '../../base/index.ts'
 import { openBlockStore } from '../../blockstore/index.ts'
 import { createImages } from '../../proxy/images.ts'
+import { createLocalRepository } from '../../proxy/local/index.ts'
 import { createPins } from '../../proxy/pins.ts'
 import { tagRecords } from '../../proxy/registry/tags.ts'
+import { createRecordsTwin } from '../manager/records-twin.ts'
 
 const MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
 const LAYER = 'application/vnd.oci.image.layer.v1.tar'
@@ -21,7 +23,8 @@ async function setUp(t: TestContext) {
     await store.close()
     await rm(dir, { recursive: true })
   })
-  const images = createImages({ store })
+  const records = createRecordsTwin().join('node')
+  const images = createImages({ store, local: createLocalRepository({ records, copies: 1 }) })
   const make = () => createPins({ store, images, defaultHost: 'docker.io', log: silentLog() })
   /** An image of layers of that name; what is here of it is its manifest and the layers. */
   async function add(tag: string, name: string, layers: string[]): Promise<Digest> {

@@ -6,7 +6,12 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { type Log, silentLog } from '../../base/index.ts'
 import { type BlockStore, openBlockStore } from '../../blockstore/index.ts'
-import { createProxy, type ProxyConfig, type RegistryProxy } from '../../proxy/index.ts'
+import {
+  createProxy,
+  type ProxyConfig,
+  type PushDependencies,
+  type RegistryProxy,
+} from '../../proxy/index.ts'
 import type { UpstreamConfig } from '../../proxy/types.ts'
 import type { FakeRegistry } from '../fakes/registry.ts'
 import { createStandIn, type StandIn, type StandInSite } from './stand-in.ts'
@@ -30,7 +35,12 @@ export interface Node {
   /** Milliseconds that its clock is ahead. */
   clock: { ahead: number }
   logged: { level: string; fields: Record<string, unknown>; message: string }[]
-  get(path: string, headers?: Record<string, string>, method?: string): Promise<Answer>
+  get(
+    path: string,
+    headers?: Record<string, string>,
+    method?: string,
+    body?: string | Uint8Array,
+  ): Promise<Answer>
   /** Ends it; its directory stays. */
   stop(): Promise<void>
 }
@@ -45,11 +55,13 @@ export async function node(
     site?: StandInSite
     id?: string
     dir?: string
+    quota?: number
+    push?: Partial<Omit<PushDependencies, 'config'>> & { config?: Partial<PushDependencies['config']> }
   } = {},
 ): Promise<Node> {
   const dir = options.dir ?? (await mkdtemp(join(tmpdir(), 'shoal-proxy-')))
   if (options.dir === undefined) t.after(() => rm(dir, { recursive: true, force: true }))
-  const store = await openBlockStore({ dir })
+  const store = await openBlockStore({ dir, quota: options.quota })
   const manager = createStandIn({
     id: options.id ?? 'self',
     store,
@@ -66,11 +78,18 @@ export async function node(
     manager,
     store,
     upstream,
+    push: {
+      authorize: () => {},
+      storing: { store: async () => {}, forget: async () => true },
+      ...options.push,
+      config: { dir: join(dir, 'uploads'), ...options.push?.config },
+    },
     config: { credentialSalt: 'salt of the test', ...options.config },
     log: recorder(logged),
     name: 'testnode',
     now: () => Date.now() + clock.ahead,
   })
+  await proxy.start()
   const server = createServer(proxy.handler)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
@@ -93,7 +112,7 @@ export async function node(
     base,
     clock,
     logged,
-    get: (path, headers, method) => get(base, path, headers, method),
+    get: (path, headers, method, body) => get(base, path, headers, method, body),
     stop,
   }
 }
@@ -104,6 +123,7 @@ export function get(
   path: string,
   headers: Record<string, string> = {},
   method = 'GET',
+  body?: string | Uint8Array,
 ): Promise<Answer> {
   const { hostname, port } = new URL(base)
   return new Promise((resolve, reject) => {
@@ -123,7 +143,7 @@ export function get(
       response.on('close', finish)
     })
     sent.on('error', reject)
-    sent.end()
+    sent.end(body)
   })
 }
 

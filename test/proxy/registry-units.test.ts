@@ -52,7 +52,7 @@ test('a path that is none is refused with the code for it', () => {
     '/v1/a',
     '/v2/a',
     '/v2/_catalog',
-    '/v2/a/blobs/uploads/',
+    '/v2/blobs/uploads/',
     '/v2/a/tags/other',
     '/v2x/',
   ])

@@ -1,0 +1,6 @@
+export { createServeLocalReferrers, createServeLocalTags } from './lists.ts'
+export { createLocalPulling, type LocalPulling } from './pulling.ts'
+export { createLocalRepository } from './repository.ts'
+export * from './types.ts'
+export { readAnnotations } from './values.ts'
+export { type LocalView, listLocal } from './view.ts'
