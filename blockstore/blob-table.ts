@@ -70,6 +70,7 @@ export function newBlob(digest: Digest, usedAt: number): BlobEntry {
     pinned: false,
     usedAt,
     bytesHere: 0,
+    borrowedFrom: undefined,
     stale: false,
     leaving: false,
   }
@@ -77,8 +78,8 @@ export function newBlob(digest: Digest, usedAt: number): BlobEntry {
 
 /** The write that records the blob, with some fields as they are going to be. */
 export function recordOp(entry: BlobEntry, changes: Partial<Blob> = {}): Op {
-  const { size, mediaType, complete, pinned, usedAt, bytesHere } = { ...entry, ...changes }
-  const value = JSON.stringify({ size, mediaType, complete, pinned, usedAt, bytesHere })
+  const { size, mediaType, complete, pinned, usedAt, bytesHere, borrowedFrom } = { ...entry, ...changes }
+  const value = JSON.stringify({ size, mediaType, complete, pinned, usedAt, bytesHere, borrowedFrom })
   return { type: 'put', key: blobKey(entry.digest), value }
 }
 

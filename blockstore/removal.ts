@@ -5,16 +5,18 @@ import type { Stamp } from './files.ts'
 import type { Op } from './key-index.ts'
 import {
   afterAll,
+  type BlockValue,
   blobKey,
   blockKey,
   decodeBlock,
   decodeSegment,
-  parsePlace,
+  isBorrowed,
   refKey,
   refsOf,
   segmentKey,
   segmentsOf,
 } from './keys.ts'
+import { homeAmong, moveOp, placesNeeding } from './places.ts'
 import type { StoreState } from './state.ts'
 import type { Cid } from './types.ts'
 
@@ -35,6 +37,10 @@ export interface Removal {
    * needs. To be called, and its `apply` too, within one turn of `state.mutate`.
    */
   plan(leaving: Leaving[]): Promise<RemovalPlan>
+  /** Writes a plan's batch, with more in it, and applies it: in one turn of `state.mutate` with `plan`. Resolves to the bytes freed. */
+  carryOut(plan: RemovalPlan, more?: Op[]): Promise<number>
+  /** Removes files that the index does not name any more. */
+  unlink(cids: Cid[]): Promise<void>
   segment(digest: Digest, offset: number): Promise<void>
   /** Drops a block found bad, unless its file no longer looks as it did when it was found so: false then. */
   badBlock(cid: Cid, seen: Stamp | undefined): Promise<boolean>
@@ -51,7 +57,7 @@ export interface RemovalPlan {
 }
 
 export function createRemoval(state: StoreState): Removal {
-  const { files, index, blobs, memo, mutate, totals, log } = state
+  const { files, places, index, blobs, memo, mutate, totals, log } = state
 
   async function unlink(cids: Cid[]): Promise<void> {
     const results = await Promise.allSettled(cids.map((cid) => files.remove(cid)))
@@ -64,7 +70,7 @@ export function createRemoval(state: StoreState): Removal {
 
   async function plan(leaving: Leaving[]): Promise<RemovalPlan> {
     const ops: Op[] = []
-    const doomed: { cid: Cid; size: number }[] = []
+    const doomed: { cid: Cid; block: BlockValue }[] = []
     const lost = new Map<Digest, { bytes: number; offsets: number[] }>()
     const byBlock = [...Map.groupBy(leaving, (segment) => segment.cid)]
     const refsLeft = await Promise.all(
@@ -74,7 +80,7 @@ export function createRemoval(state: StoreState): Removal {
     )
     for (const [i, [cid, segments]] of byBlock.entries()) {
       const going = new Set<string>()
-      for (const { digest, offset, length } of segments) {
+      const leave = ({ digest, offset, length }: Omit<Leaving, 'cid'>): void => {
         const ref = refKey(cid, digest, offset)
         going.add(ref)
         ops.push({ type: 'del', key: segmentKey(digest, offset) }, { type: 'del', key: ref })
@@ -83,25 +89,44 @@ export function createRemoval(state: StoreState): Removal {
         of.offsets.push(offset)
         lost.set(digest, of)
       }
-      if (!refsLeft[i]?.every((ref) => going.has(ref))) continue
+      for (const segment of segments) leave(segment)
       const value = await index.get(blockKey(cid))
-      if (value !== undefined) doomed.push({ cid, size: decodeBlock(value).size })
+      const block = value === undefined ? undefined : decodeBlock(value)
+      if (!refsLeft[i]?.every((ref) => going.has(ref))) {
+        if (!isBorrowed(block) || !going.has(refKey(cid, block.owner, block.at))) continue
+        // The segment at whose place it lies goes: it lies at the place of another borrowed one too, or nowhere any more.
+        const others = (await placesNeeding(index, cid)).filter(
+          (place) => !going.has(refKey(cid, place.digest, place.offset)),
+        )
+        const home = homeAmong(blobs, others)
+        if (home) {
+          ops.push(moveOp(cid, block, home))
+          continue
+        }
+        for (const place of others) leave({ ...place, length: block.size })
+      }
+      if (block) doomed.push({ cid, block })
       ops.push({ type: 'del', key: blockKey(cid) })
     }
     for (const digest of lost.keys()) {
       const entry = blobs.get(digest)
       if (entry?.complete) ops.push(recordOp(entry, { complete: false }))
     }
+    const own = (): Cid[] => doomed.filter(({ block }) => !isBorrowed(block)).map(({ cid }) => cid)
     return {
       ops,
-      unlink: () => unlink(doomed.map(({ cid }) => cid)),
+      unlink: () => unlink(own()),
       async apply() {
         let freed = 0
-        for (const { cid, size } of doomed) {
+        for (const { cid, block } of doomed) {
           memo.forget(cid)
-          totals.bytes -= size
+          if (isBorrowed(block)) {
+            totals.borrowed -= block.size
+            continue
+          }
+          totals.bytes -= block.size
           totals.blocks--
-          freed += size
+          freed += block.size
         }
         for (const [digest, { bytes }] of lost) {
           const entry = blobs.get(digest)
@@ -111,7 +136,7 @@ export function createRemoval(state: StoreState): Removal {
           entry.stale = true
         }
         for (const [digest, { offsets }] of lost) state.dropped(digest, offsets)
-        await unlink(doomed.map(({ cid }) => cid))
+        await unlink(own())
         return freed
       },
     }
@@ -142,6 +167,8 @@ export function createRemoval(state: StoreState): Removal {
 
   return {
     plan,
+    carryOut,
+    unlink,
     segment: (digest, offset) =>
       mutate.run(async () => {
         const value = await index.get(segmentKey(digest, offset))
@@ -151,12 +178,11 @@ export function createRemoval(state: StoreState): Removal {
       }),
     badBlock: (cid, seen) =>
       mutate.run(async () => {
-        const stamp = files.stamp(cid)
+        const value = await index.get(blockKey(cid))
+        const stamp = places.stamp(cid, value === undefined ? undefined : decodeBlock(value))
         if (stamp?.print !== seen?.print || stamp?.size !== seen?.size) return false
-        const prefix = refsOf(cid)
         const leaving: Leaving[] = []
-        for (const key of await index.keys({ from: prefix, to: afterAll(prefix) })) {
-          const { digest, offset } = parsePlace(key.slice(prefix.length))
+        for (const { digest, offset } of await placesNeeding(index, cid)) {
           const value = await index.get(segmentKey(digest, offset))
           const length = value === undefined ? 0 : decodeSegment(offset, value).length
           leaving.push({ digest, offset, length, cid })

@@ -44,7 +44,9 @@ export function createRoom({
   let round = 0
   let claimed = 0
 
-  const evictable = (entry: BlobEntry): boolean => !entry.pinned && !blobs.held(entry.digest)
+  /** Nothing is gained by giving up what lies in a borrowed file. */
+  const evictable = (entry: BlobEntry): boolean =>
+    !entry.pinned && entry.borrowedFrom === undefined && !blobs.held(entry.digest)
   const fits = (bytes: number): boolean => quota === undefined || totals.bytes + claimed + bytes <= quota
 
   async function evict(enough: (freed: number) => boolean, signal?: AbortSignal): Promise<Evicted> {

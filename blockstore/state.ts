@@ -4,12 +4,14 @@ import type { BlockFiles } from './files.ts'
 import type { KeyIndex } from './key-index.ts'
 import type { Mutex } from './locks.ts'
 import type { VerifiedMemo } from './memo.ts'
+import type { Places } from './places.ts'
 import type { Spare } from './spare.ts'
 
 /** What the parts of an open store share. */
 export interface StoreState {
   dir: string
   files: BlockFiles
+  places: Places
   index: KeyIndex
   blobs: BlobTable
   memo: VerifiedMemo
@@ -21,8 +23,8 @@ export interface StoreState {
    * batch, with nobody in between. Hashing and writing a block's bytes, the long part of a put, happen before it.
    */
   mutate: Mutex
-  /** Of the blocks that the index names. */
-  totals: { bytes: number; blocks: number }
+  /** Of the blocks that the index names: those with files of their own, and bytes in borrowed files. */
+  totals: { bytes: number; blocks: number; borrowed: number }
   /** Tells the listeners of onDropped. */
   dropped(digest: Digest, offsets: number[]): void
   /** Set when disk and index are known to differ, so that the next start looks through both. */

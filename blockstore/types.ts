@@ -27,13 +27,26 @@ export interface Blob {
   usedAt: number
   /** Bytes of it on this disk. */
   bytesHere: number
+  /** Path of the file, not ours, that its blocks are ranges of; undefined: they have files of their own. */
+  borrowedFrom: string | undefined
 }
 
 export interface Usage {
+  /** Of the store's own block files; the quota counts these alone. */
   bytes: number
   blocks: number
+  /** Bytes of blocks that lie in files which the store does not own. */
+  borrowed: number
   /** Undefined: no limit but the disk's. */
   quota: number | undefined
+}
+
+export interface BorrowOptions {
+  /** Vouches for a segment that the store did not have, or had unsigned. */
+  sign: (segment: Segment) => { seeder: string; signature: Uint8Array }
+  /** How fast the file is read; absent: as fast as it goes. */
+  bytesPerSecond?: number
+  signal: AbortSignal
 }
 
 /** A small table of JSON values in the store's index, for what other rooms must remember over a restart. */
@@ -83,6 +96,15 @@ export interface BlockStore {
   segments(digest: Digest): Promise<Segment[]>
   /** Creates or amends what is known of a blob. */
   describe(digest: Digest, facts: { size?: number; mediaType?: string }): Promise<void>
+  /**
+   * Reads the file once. If its bytes have the digest, the blob is complete and its blocks are ranges of the file from then on: what
+   * own files had of it goes. The file is never written or removed, and may change or go at any time; every read is verified as ever.
+   * False when the bytes are others', or changed meanwhile; what was borrowed from that file is given back then.
+   * @throws ABORTED | STORE_FULL (the index has no room) | the file system's errors
+   */
+  borrow(digest: Digest, path: string, options: BorrowOptions): Promise<boolean>
+  /** The file is gone or will be: the segments that it alone holds leave, of this blob and of others. */
+  giveBack(digest: Digest): Promise<void>
   /** The caller has verified the whole blob's digest. */
   markComplete(digest: Digest): Promise<void>
   /** Forgets one segment (a block that proved wrong), and its block where nothing else needs it. */
