@@ -41,6 +41,8 @@ export interface Config {
   /** Absent: what the manager holds for the faster one. */
   encrypter?: 'noise' | 'tls'
   containerd?: string
+  /** Absent: nothing is served from containerd's files. */
+  containerdRoot?: string
   docker?: string
   mec?: HostPort
   /** Path of the API's token. */
@@ -191,6 +193,10 @@ export async function loadConfig(input: ConfigInput): Promise<Config> {
     mdns: one('mdns') === 'true',
     ...given('encrypter', one('encrypter') as Config['encrypter']),
     ...given('containerd', path('containerd') ?? whereExists('/run/containerd/containerd.sock')),
+    ...given(
+      'containerdRoot',
+      one('borrow') === 'false' ? undefined : (path('containerd-root') ?? whereExists('/var/lib/containerd')),
+    ),
     ...given('docker', path('docker') ?? whereExists('/run/docker.sock')),
     ...given('mec', as('mec', parseHostPort)),
     apiToken: path('api-token') ?? join(dataDir, 'api.token'),

@@ -23,10 +23,11 @@ function beyondLoopback(name: 'registry' | 'api', address: HostPort): Record<str
 
 /** The rooms as `serve` uses them. Nothing else loads them, so that a command for the daemon starts fast. */
 export async function loadRooms(): Promise<Rooms> {
-  const [blockstore, manager, proxy] = await Promise.all([
+  const [blockstore, manager, proxy, integration] = await Promise.all([
     import('../blockstore/index.ts'),
     import('../manager/index.ts'),
     import('../proxy/index.ts'),
+    import('../integration/index.ts'),
   ])
   return {
     openStore: ({ config, log }) =>
@@ -92,6 +93,13 @@ export async function loadRooms(): Promise<Rooms> {
         upstreams: watched.health,
         close: () => made.close(),
       }
+    },
+    followContent: async ({ config: { containerdRoot: root }, store, manager, log }) => {
+      if (root !== undefined) {
+        return integration.followContent({ root, store, manager, log: log.child({ room: 'containerd' }) })
+      }
+      await integration.giveAllBack({ store, manager })
+      return { close: async () => {} }
     },
   }
 }

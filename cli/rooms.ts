@@ -25,6 +25,8 @@ export interface Rooms {
   createUpstream(parts: Parts): Promise<Upstream>
   /** What the registry endpoint serves, and what the API asks of the proxy. */
   createProxy(parts: Parts & { store: BlockStore; manager: Manager; upstream: Upstream }): Promise<ProxyRoom>
+  /** What else may serve from here, beside the store's own blocks. */
+  followContent(parts: Parts & { store: BlockStore; manager: Manager }): Promise<{ close(): Promise<void> }>
 }
 
 export interface ProxyRoom {

@@ -15,7 +15,7 @@ export interface Route {
 function statusView(deps: RouteDeps): Record<string, unknown> {
   const { manager, store, config, lag } = deps
   const { id, name, site, addrs } = manager.self
-  const { bytes, blocks, quota } = store.usage()
+  const { bytes, blocks, borrowed, quota } = store.usage()
   return {
     id,
     name,
@@ -26,7 +26,7 @@ function statusView(deps: RouteDeps): Record<string, unknown> {
     startedAt: deps.startedAt,
     uptimeMs: Date.now() - deps.startedAt,
     ready: deps.readiness(),
-    store: { bytes, blocks, ...(quota === undefined ? {} : { quota }) },
+    store: { bytes, blocks, borrowed, ...(quota === undefined ? {} : { quota }) },
     totals: manager.totals(),
     tasks: manager
       .tasks()

@@ -133,7 +133,12 @@ export const SCHEMAS: Record<string, Schema> = {
     startedAt: time,
     uptimeMs: count(),
     ready: list(ref('ReadyCheck')),
-    store: object({ bytes: count(), blocks: count(), 'quota?': count() }),
+    store: object({
+      bytes: count("of the store's own blocks"),
+      blocks: count(),
+      borrowed: count("bytes that lie in containerd's files instead"),
+      'quota?': count('of bytes'),
+    }),
     totals: object({ peersIn: count(), peersOut: count(), upstream: count(), local: count() }),
     tasks: { ...list(ref('Task')), description: 'those under way' },
     members: {

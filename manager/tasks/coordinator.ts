@@ -36,6 +36,8 @@ export interface Coordinator {
   reject(digest: Digest, bad: { index: number; cid: string }[], shun: boolean): void
   /** This node lost blocks of the blob: its own entry in the ledger is set right. */
   refresh(digest: Digest): void
+  /** The blob is whole on this node by other ways than a task. */
+  here(digest: Digest): void
   close(): void
 }
 
@@ -201,6 +203,14 @@ export function createCoordinator(deps: {
       createBlocks({ digest, store, signer, log }).then(
         (blocks) => entry.ledger.correct(self, blocks.bits()),
         (error) => log.warn({ digest, error: String(error) }, 'reading what is left of a blob failed'),
+      )
+    },
+    here(digest) {
+      const entry = entries.get(digest)
+      if (!entry) return
+      ownHolding(digest).then(
+        (own) => own && entry.ledger.dispatch(own, Date.now()),
+        (error) => log.warn({ digest, error: String(error) }, 'reading what is here of a blob failed'),
       )
     },
     close() {

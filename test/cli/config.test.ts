@@ -42,6 +42,18 @@ describe('the configuration', () => {
     assert.deepEqual(config.warnings, [])
   })
 
+  test('what containerd has is borrowed where its root is named or in its place, unless it is turned off', async () => {
+    const given = await load({ flags: { 'containerd-root': '/somewhere' } })
+    assert.equal(given.containerdRoot, '/somewhere')
+    const inFile = await load({ file: await file('containerd-root: root\nborrow: true\n') })
+    assert.equal(inFile.containerdRoot, join(dir, 'root'))
+    const off = await file('containerd-root: root\nborrow: false\n')
+    assert.equal((await load({ file: off })).containerdRoot, undefined)
+    assert.equal((await load({ file: off, flags: { borrow: true } })).containerdRoot, join(dir, 'root'))
+    assert.equal((await load({ flags: { borrow: false } })).containerdRoot, undefined)
+    assert.equal((await load({ env: { HOME: dir, SHOAL_BORROW: 'false' } })).containerdRoot, undefined)
+  })
+
   test('unprivileged state is below $XDG_STATE_HOME or the home', () => {
     assert.equal(defaultDataDir({ XDG_STATE_HOME: '/x' }, 1000), '/x/shoal')
     assert.equal(defaultDataDir({ HOME: '/home/u' }, 1000), '/home/u/.local/state/shoal')

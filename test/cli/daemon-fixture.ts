@@ -38,6 +38,7 @@ const rooms: Rooms = {
     images: async () => [],
     close: async () => note('proxy'),
   }),
+  followContent: async () => ({ close: async () => note('content') }),
 }
 
 const abort = new AbortController()

@@ -110,7 +110,7 @@ export function standInStore(): BlockStore {
         },
       }
     },
-    usage: () => ({ bytes: 4096, blocks: 3, quota: 1 << 20 }),
+    usage: () => ({ bytes: 4096, blocks: 3, borrowed: 8192, quota: 1 << 20 }),
     collect: async () => ({ blobs: 1, bytes: 512 }),
     close: async () => {},
   } as unknown as BlockStore

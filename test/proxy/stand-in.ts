@@ -226,6 +226,8 @@ export function createStandIn(options: { id: string; store: BlockStore; site?: S
     hints,
     open,
     holds: async (digest) => contents.has(digest),
+    borrow: async () => false,
+    giveBack: async () => {},
     tasks: () => [],
     peers: () => [],
     totals: () => ({ peersIn: 0, peersOut: 0, upstream: 0, local: 0 }),
