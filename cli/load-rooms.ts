@@ -94,8 +94,8 @@ export async function loadRooms(): Promise<Rooms> {
         close: () => made.close(),
       }
     },
-    followContent: async ({ config: { containerdRoot: root }, store, manager, log }) => {
-      if (root !== undefined) {
+    followContent: async ({ config: { containerdRoot: root, borrow }, store, manager, log }) => {
+      if (root !== undefined && borrow) {
         return integration.followContent({ root, store, manager, log: log.child({ room: 'containerd' }) })
       }
       await integration.giveAllBack({ store, manager })

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { type Digest, isDigest, isShoalError, type Log } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 import type { Manager } from '../../manager/index.ts'
+import { createDiscards } from './discards.ts'
 import { createQueue } from './queue.ts'
 
 /** Where containerd keeps what it pulled, below its root. */
@@ -15,8 +16,11 @@ export interface ContentOptions {
   manager: Pick<Manager, 'borrow' | 'giveBack'>
   store: Pick<BlockStore, 'blob' | 'blobs'>
   log: Log
-  /** So long a file must have stood before Shoal relies on it: containerd may be set to remove layers once they are unpacked. */
+  /** So long a file must have stood before Shoal relies on it; longer once containerd was seen to remove what it has unpacked. */
   standMs?: number
+  discardMs?: number
+  /** How long after a layer it is seen whether its manifest goes too. */
+  settleMs?: number
   /** How often the whole directory is looked at, since events may be lost; and how often while there is nothing to watch. */
   lookMs?: number
   retryMs?: number
@@ -49,6 +53,8 @@ export function followContent({
   store,
   log,
   standMs = 5000,
+  discardMs = 10 * 60_000,
+  settleMs,
   lookMs = 60_000,
   retryMs = 5000,
   bytesPerSecond = 32 * 2 ** 20,
@@ -58,6 +64,7 @@ export function followContent({
   const { signal } = closing
   /** Files whose bytes are not what their name says, as they looked then: not read again while they look the same. */
   const refused = new Map<Digest, string>()
+  const discards = createDiscards({ dir, youngMs: discardMs, settleMs, log })
   const queue = createQueue<Digest>({
     work: (digest) => attempt(`borrowing ${digest}`, take(digest)),
     signal,
@@ -79,7 +86,10 @@ export function followContent({
     if (!stats?.isFile()) return undefined
     const now = Date.now()
     const { ino, size, ctimeMs } = stats
-    return { print: `${ino}.${size}.${ctimeMs}`, due: Math.min(ctimeMs, now) + standMs }
+    return {
+      print: `${ino}.${size}.${ctimeMs}`,
+      due: Math.min(ctimeMs, now) + (discards.seen ? discardMs : standMs),
+    }
   }
 
   async function gone(digest: Digest): Promise<void> {
@@ -87,6 +97,7 @@ export function followContent({
     refused.delete(digest)
     if ((await store.blob(digest))?.borrowedFrom === undefined) return
     log.debug({ digest }, 'containerd has removed content')
+    discards.gone(digest)
     await manager.giveBack(digest)
   }
 
@@ -105,7 +116,8 @@ export function followContent({
     if (!file) return gone(digest)
     try {
       const stands = await manager.borrow(digest, pathOf(digest), { bytesPerSecond, signal })
-      if (!stands && (await seen(digest))?.print === file.print) {
+      if (stands) discards.borrowed(digest)
+      else if ((await seen(digest))?.print === file.print) {
         refused.set(digest, file.print)
         log.warn({ path: pathOf(digest) }, 'a file of containerd does not have the bytes that its name says')
       }
@@ -181,6 +193,7 @@ export function followContent({
       closing.abort()
       clearTimeout(timer)
       unfollow()
+      discards.close()
       await Promise.all([looking, queue.idle()])
     },
   }

@@ -42,16 +42,14 @@ describe('the configuration', () => {
     assert.deepEqual(config.warnings, [])
   })
 
-  test('what containerd has is borrowed where its root is named or in its place, unless it is turned off', async () => {
-    const given = await load({ flags: { 'containerd-root': '/somewhere' } })
-    assert.equal(given.containerdRoot, '/somewhere')
-    const inFile = await load({ file: await file('containerd-root: root\nborrow: true\n') })
-    assert.equal(inFile.containerdRoot, join(dir, 'root'))
+  test("containerd's files are served from unless that is turned off", async () => {
+    assert.equal((await load({ flags: { 'containerd-root': '/somewhere' } })).containerdRoot, '/somewhere')
+    assert.equal((await load({})).borrow, true)
     const off = await file('containerd-root: root\nborrow: false\n')
-    assert.equal((await load({ file: off })).containerdRoot, undefined)
-    assert.equal((await load({ file: off, flags: { borrow: true } })).containerdRoot, join(dir, 'root'))
-    assert.equal((await load({ flags: { borrow: false } })).containerdRoot, undefined)
-    assert.equal((await load({ env: { HOME: dir, SHOAL_BORROW: 'false' } })).containerdRoot, undefined)
+    assert.equal((await load({ file: off })).containerdRoot, join(dir, 'root'))
+    assert.equal((await load({ file: off })).borrow, false)
+    assert.equal((await load({ file: off, flags: { borrow: true } })).borrow, true)
+    assert.equal((await load({ flags: { borrow: false } })).borrow, false)
   })
 
   test('unprivileged state is below $XDG_STATE_HOME or the home', () => {
@@ -191,6 +189,7 @@ describe('the configuration', () => {
       upstream: 'h=http://x',
       quota: '1GiB',
       mdns: 'true',
+      borrow: 'false',
       encrypter: 'tls',
       offline: 'open',
       'log-level': 'warn',
@@ -201,7 +200,7 @@ describe('the configuration', () => {
     }
     for (const { name, list, map, argument } of SETTINGS) {
       const text = samples[name] ?? (/registry|api$|mec/.test(name) ? '127.0.0.1:1' : 'x1')
-      const flag = argument === undefined ? true : list || map ? [text] : text
+      const flag = argument === undefined ? text === 'true' : list || map ? [text] : text
       const byFlag = await load({ flags: { [name]: flag } })
       const byEnv = await load({
         env: { HOME: dir, [`SHOAL_${name.toUpperCase().replaceAll('-', '_')}`]: text },

@@ -115,6 +115,35 @@ describe("containerd's content", () => {
     assert.equal(node.store.usage().bytes, 2 * MIB)
   })
 
+  test('when containerd removes unpacked layers, own copies are kept; when it removes an image, that is nothing', async () => {
+    follow({ discardMs: 60_000, settleMs: 200 })
+    async function pullAndCommit(): Promise<{ layer: Digest; manifest: Digest }> {
+      const layer = swarm.upstream.add(2 * MIB)
+      await pull(swarm, node, layer)
+      await commit(swarm.upstream.blobs.get(layer)!)
+      const manifest = await commit(Buffer.from(JSON.stringify({ layers: [{ digest: layer }] })))
+      return { layer, manifest }
+    }
+    const image = await pullAndCommit()
+    await borrowed(image.layer)
+    await Promise.all([rm(pathOf(image.layer)), rm(pathOf(image.manifest))])
+    await forgotten(image.layer)
+    await delay(400)
+
+    const discarded = await pullAndCommit()
+    await borrowed(discarded.layer)
+    await rm(pathOf(discarded.layer))
+    await forgotten(discarded.layer)
+    await delay(400)
+
+    const next = await pullAndCommit()
+    await delay(300)
+    assert.equal((await node.store.blob(next.layer))?.borrowedFrom, undefined)
+    await rm(pathOf(next.layer))
+    await delay(100)
+    assert.equal(await node.manager.holds(next.layer), true)
+  })
+
   test('a task that is under way is let alone', async () => {
     const digest = swarm.upstream.add(4 * MIB)
     swarm.upstream.pace = 5
