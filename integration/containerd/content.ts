@@ -119,7 +119,10 @@ export function followContent({
       if (stands) discards.borrowed(digest)
       else if ((await seen(digest))?.print === file.print) {
         refused.set(digest, file.print)
-        log.warn({ path: pathOf(digest) }, 'a file of containerd does not have the bytes that its name says')
+        log.warn(
+          { path: pathOf(digest) },
+          'a file of containerd cannot be read, or has other bytes than its name says',
+        )
       }
     } catch (error) {
       if (!isShoalError(error, 'BUSY')) throw error
