@@ -1,7 +1,7 @@
 import fs from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Digest, errnoOf, hasherFor } from '../base/index.ts'
-import { cidInPool } from './cid.ts'
+import { cidOf } from './cid.ts'
 import { throwIfAborted } from './faults.ts'
 import { type BlockFiles, type FileRange, type OpenFile, type Stamp, stampOf } from './files.ts'
 import { BLOCK_SIZE, type Cid } from './types.ts'
@@ -80,9 +80,9 @@ export async function cutFile(
       const part = { path, at, size: Math.min(BLOCK_SIZE, size - at) }
       const bytes = buffer.subarray(0, part.size)
       if ((await files.read({ ...file, range: part }, bytes, false)) < part.size) return undefined
-      const cid = cidInPool(bytes)
+      // On this thread: the pool would copy every block, and this is read slowly, to cost little.
+      cids.push(cidOf(bytes))
       hash?.update(bytes)
-      cids.push(await cid)
       if (known && known[cids.length - 1] !== cids.at(-1)) return undefined
       const early = ((at + part.size) / bytesPerSecond) * 1000 - (performance.now() - startedAt)
       if (early > 0) await delay(early, undefined, { signal }).catch(() => {})
