@@ -74,6 +74,7 @@ export function newBlob(digest: Digest, usedAt: number): BlobEntry {
     bytesHere: 0,
     bytesKept: 0,
     marks: 0,
+    borrowedFrom: undefined,
     stale: false,
     leaving: false,
   }
@@ -81,8 +82,7 @@ export function newBlob(digest: Digest, usedAt: number): BlobEntry {
 
 /** The write that records the blob, with some fields as they are going to be. */
 export function recordOp(entry: BlobEntry, changes: Partial<BlobEntry> = {}): Op {
-  const { size, mediaType, complete, pinned, usedAt, bytesHere, bytesKept, marks } = { ...entry, ...changes }
-  const lasting = { size, mediaType, complete, pinned, usedAt, bytesHere, bytesKept, marks }
+  const { digest: _digest, stale: _stale, leaving: _leaving, ...lasting } = { ...entry, ...changes }
   const value = JSON.stringify(lasting)
   return { type: 'put', key: blobKey(entry.digest), value }
 }

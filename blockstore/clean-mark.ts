@@ -7,8 +7,8 @@ const NAME = 'clean.json'
 
 type Totals = StoreState['totals']
 
-export async function leaveCleanMark(dir: string, { bytes, blocks }: Totals): Promise<void> {
-  await writeFile(join(dir, NAME), JSON.stringify({ bytes, blocks }), { mode: 0o600 })
+export async function leaveCleanMark(dir: string, totals: Totals): Promise<void> {
+  await writeFile(join(dir, NAME), JSON.stringify(totals), { mode: 0o600 })
 }
 
 /** Removes the mark and resolves to its counts; undefined if there is none that can be read: the last stop was a crash. */
@@ -18,9 +18,8 @@ export async function takeCleanMark(dir: string): Promise<Totals | undefined> {
   await rm(path, { force: true })
   if (text === undefined) return undefined
   try {
-    const { bytes, blocks } = JSON.parse(text) as Partial<Totals>
-    if (!Number.isSafeInteger(bytes) || !Number.isSafeInteger(blocks)) return undefined
-    return { bytes: bytes ?? 0, blocks: blocks ?? 0 }
+    const { bytes = NaN, blocks = NaN, borrowed = 0 } = JSON.parse(text) as Partial<Totals>
+    return [bytes, blocks, borrowed].every(Number.isSafeInteger) ? { bytes, blocks, borrowed } : undefined
   } catch {
     return undefined
   }

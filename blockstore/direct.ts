@@ -1,5 +1,6 @@
 import fs from 'node:fs'
 import { errnoOf } from '../base/index.ts'
+import type { FileRange } from './files.ts'
 
 /** Bytes read at once, and in memory. A multiple of every device's sector, as direct reads want it. */
 const CHUNK = 1024 * 1024
@@ -12,8 +13,11 @@ declare const WebAssembly: {
 
 /** Reads files from the disk itself, where the file system lets it. */
 export interface DirectReader {
-  /** Hands the file's bytes on, part by part; a part is valid during the call. False when there is no such file. */
-  read(path: string, onBytes: (bytes: Uint8Array) => void): Promise<boolean>
+  /**
+   * Hands the bytes of a part of a file on, bit by bit; each is valid during the call. The part begins at a multiple of a MiB. False when
+   * there is no such file.
+   */
+  read(range: FileRange, onBytes: (bytes: Uint8Array) => void): Promise<boolean>
 }
 
 /**
@@ -26,15 +30,18 @@ export interface DirectReader {
 export function createDirectReader(): DirectReader {
   const { buffer } = new WebAssembly.Memory({ initial: CHUNK / WASM_PAGE, maximum: CHUNK / WASM_PAGE })
   const chunk = new Uint8Array(buffer)
-  const { O_RDONLY, O_DIRECT = 0 } = fs.constants
+  const { O_RDONLY, O_NONBLOCK, O_DIRECT = 0 } = fs.constants
 
-  async function through(path: string, flags: number, onBytes: (bytes: Uint8Array) => void): Promise<void> {
+  async function through(
+    { path, at, size }: FileRange,
+    flags: number,
+    onBytes: (bytes: Uint8Array) => void,
+  ): Promise<void> {
     const file = await fs.promises.open(path, flags)
     try {
-      for (let at = 0; ; ) {
-        const { bytesRead } = await file.read(chunk, 0, CHUNK, at)
-        onBytes(chunk.subarray(0, bytesRead))
-        at += bytesRead
+      for (let done = 0; done < size; done += CHUNK) {
+        const { bytesRead } = await file.read(chunk, 0, CHUNK, at + done)
+        onBytes(chunk.subarray(0, Math.min(bytesRead, size - done)))
         // A short read is the file's end: a direct read could not go on from an odd place anyway.
         if (bytesRead < CHUNK) return
       }
@@ -44,15 +51,15 @@ export function createDirectReader(): DirectReader {
   }
 
   return {
-    async read(path, onBytes) {
+    async read(range, onBytes) {
       try {
         let begun = false
-        await through(path, O_RDONLY | O_DIRECT, (bytes) => {
+        await through(range, O_RDONLY | O_NONBLOCK | O_DIRECT, (bytes) => {
           begun = true
           onBytes(bytes)
         }).catch((error: unknown) => {
           if (begun || errnoOf(error) !== 'EINVAL') throw error
-          return through(path, O_RDONLY, onBytes)
+          return through(range, O_RDONLY | O_NONBLOCK, onBytes)
         })
         return true
       } catch (error) {

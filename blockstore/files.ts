@@ -14,6 +14,15 @@ export interface Stamp {
 export interface OpenFile {
   fd: number
   stamp: Stamp
+  /** The part of the file that is meant; undefined: all of it. */
+  range?: FileRange
+}
+
+/** A block's place in a file, such as one that the store does not own. The stamp's size is that of the part of it which is there. */
+export interface FileRange {
+  path: string
+  at: number
+  size: number
 }
 
 /** Block files: written beside, moved in place by rename, so that a file with a block's name is whole unless the disk failed. */
@@ -27,7 +36,7 @@ export interface BlockFiles {
   adopt(staged: string, cid: Cid): Promise<Stamp>
   /** Undefined when there is no such file. The caller closes it with `close`. */
   open(cid: Cid): OpenFile | undefined
-  /** Fills `target` from the file's start, and resolves to the bytes read: fewer when the file is shorter by now.
+  /** Fills `target` from the start of the file, or of its range, and resolves to the bytes read: fewer when the file is shorter by now.
    * `cached`: it is known to be in memory, so that reading waits for no disk. */
   read(file: OpenFile, target: Buffer, cached: boolean): Promise<number>
   /** What an open file looks like now. */
@@ -101,15 +110,16 @@ export async function openBlockFiles(dir: string): Promise<BlockFiles> {
       return { fd, stamp: stampOf(fs.fstatSync(fd, { bigint: true })) }
     },
     async read(file, target, cached) {
-      let done = cached ? fs.readSync(file.fd, target, 0, target.length, 0) : 0
+      const at = file.range?.at ?? 0
+      let done = cached ? fs.readSync(file.fd, target, 0, target.length, at) : 0
       while (done < target.length) {
-        const count = await readFd(file.fd, target, done)
+        const count = await readFd(file.fd, target, done, at)
         if (count === 0) break
         done += count
       }
       return done
     },
-    look: (file) => stampOf(fs.fstatSync(file.fd, { bigint: true })),
+    look: (file) => stampOf(fs.fstatSync(file.fd, { bigint: true }), file.range),
     close(file) {
       // Nothing was written through it, so closing does no I/O either.
       fs.closeSync(file.fd)
@@ -133,10 +143,11 @@ export async function openBlockFiles(dir: string): Promise<BlockFiles> {
   }
 }
 
-function stampOf(stats: fs.BigIntStats): Stamp {
+export function stampOf(stats: fs.BigIntStats, range?: FileRange): Stamp {
   const { ino, size, mtimeNs, ctimeNs } = stats
   const print = ctimeNs % COARSE === 0n ? undefined : `${ino}.${size}.${mtimeNs}.${ctimeNs}`
-  return { size: Number(size), print }
+  const all = Number(size)
+  return { size: range ? Math.max(0, Math.min(range.size, all - range.at)) : all, print }
 }
 
 function isMissing(error: unknown): boolean {
@@ -158,9 +169,9 @@ function writeFd(fd: number, bytes: Uint8Array, from: number): Promise<number> {
   })
 }
 
-function readFd(fd: number, target: Buffer, from: number): Promise<number> {
+function readFd(fd: number, target: Buffer, from: number, at: number): Promise<number> {
   return new Promise((resolve, reject) => {
-    fs.read(fd, target, from, target.length - from, from, (error, count) =>
+    fs.read(fd, target, from, target.length - from, at + from, (error, count) =>
       error ? reject(error) : resolve(count),
     )
   })

@@ -6,7 +6,9 @@ import type { Cid, Segment } from './types.ts'
  *
  *   blob/<digest>                          BlobEntry's lasting fields, JSON
  *   seg/<digest>/<offset>                  StoredSegment, JSON
- *   block/<shard>/<cid>                    "<size> <digest of the blob that brought it>"
+ *   block/<shard>/<cid>                    "<size> <digest of the blob that brought it>", for a block with a file of its own
+ *                                          "<size> <digest> <offset>": it is a range of the file that this blob is borrowed from,
+ *                                          and the segment at that offset needs it
  *   block/<shard>/<cid>/<digest>/<offset>  a segment that needs the block; no value
  *   kept/<digest>/<offset>                 a place that is kept, whether its block is here or not; no value
  *   record/<name>/<key>                    JSON of other rooms
@@ -33,8 +35,13 @@ export function segmentsOf(digest: Digest): string {
   return `${SEGMENTS}${digest}/`
 }
 
+/** `<digest>/<offset>`: how segment and reference keys end. */
+export function placeOf(digest: Digest, offset: number): string {
+  return `${digest}/${String(offset).padStart(OFFSET_DIGITS, '0')}`
+}
+
 export function segmentKey(digest: Digest, offset: number): string {
-  return segmentsOf(digest) + String(offset).padStart(OFFSET_DIGITS, '0')
+  return SEGMENTS + placeOf(digest, offset)
 }
 
 export function blockKey(cid: Cid): string {
@@ -46,7 +53,7 @@ export function refsOf(cid: Cid): string {
 }
 
 export function refKey(cid: Cid, digest: Digest, offset: number): string {
-  return `${refsOf(cid)}${digest}/${String(offset).padStart(OFFSET_DIGITS, '0')}`
+  return refsOf(cid) + placeOf(digest, offset)
 }
 
 export function keptOf(digest: Digest): string {
@@ -54,10 +61,10 @@ export function keptOf(digest: Digest): string {
 }
 
 export function keptKey(digest: Digest, offset: number): string {
-  return keptOf(digest) + String(offset).padStart(OFFSET_DIGITS, '0')
+  return KEPT + placeOf(digest, offset)
 }
 
-/** `<digest>/<offset>`: how segment, reference and kept keys end. */
+/** What `placeOf` made. */
 export function parsePlace(text: string): { digest: Digest; offset: number } {
   const cut = text.lastIndexOf('/')
   return { digest: text.slice(0, cut) as Digest, offset: Number(text.slice(cut + 1)) }
@@ -70,16 +77,25 @@ export function afterAll(prefix: string): string {
 
 export interface BlockValue {
   size: number
+  /** The blob that brought the block; of a borrowed one, the blob in whose file it lies. */
   owner: Digest
+  /** Where in that file it begins; undefined: it has a file of its own. */
+  at: number | undefined
 }
 
-export function encodeBlock({ size, owner }: BlockValue): string {
-  return `${size} ${owner}`
+export type BorrowedBlock = BlockValue & { at: number }
+
+export function isBorrowed(block: BlockValue | undefined): block is BorrowedBlock {
+  return block?.at !== undefined
+}
+
+export function encodeBlock({ size, owner, at }: BlockValue): string {
+  return at === undefined ? `${size} ${owner}` : `${size} ${owner} ${at}`
 }
 
 export function decodeBlock(value: string): BlockValue {
-  const cut = value.indexOf(' ')
-  return { size: Number(value.slice(0, cut)), owner: value.slice(cut + 1) as Digest }
+  const [size, owner, at] = value.split(' ')
+  return { size: Number(size), owner: owner as Digest, at: at === undefined ? undefined : Number(at) }
 }
 
 interface StoredSegment {

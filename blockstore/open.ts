@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises'
 import { type Log, ShoalError, silentLog } from '../base/index.ts'
+import { createBorrowing } from './borrow.ts'
 import { leaveCleanMark, takeCleanMark } from './clean-mark.ts'
 import { createFacts } from './facts.ts'
 import { asStoreError } from './faults.ts'
@@ -115,8 +116,9 @@ function assemble({
   const facts = createFacts({ state, room })
   const marks = createKept({ state, removal, room })
   const put = createPut({ state, removal, room })
-  const read = createRead({ state, removal })
-  const scrub = createScrub({ state, removal })
+  const borrowing = createBorrowing({ state, removal, room })
+  const read = createRead({ state, removal, borrowing })
+  const scrub = createScrub({ state, removal, borrowing })
 
   const work = new Set<Promise<unknown>>()
   let closing: Promise<void> | undefined
@@ -175,6 +177,9 @@ function assemble({
     blobs: () => facts.blobs(),
     segments: (digest) => track(() => facts.segments(digest)),
     describe: (...args) => track(() => facts.describe(...args)),
+    borrow: (digest, path, options) =>
+      track(() => borrowing.borrow(digest, path, { ...options, signal: whileOpen(options.signal) })),
+    giveBack: (digest) => track(() => borrowing.giveBack(digest)),
     markComplete: (digest) => track(() => facts.markComplete(digest)),
     dropSegment: (digest, offset) => track(() => removal.segment(digest, offset)),
     remove: (digest) =>

@@ -3,7 +3,17 @@ import { newBlob, recordOp } from './blob-table.ts'
 import { cidInPool, cidOf, isCid } from './cid.ts'
 import { noSpace, throwIfAborted } from './faults.ts'
 import type { Op } from './key-index.ts'
-import { blockKey, decodeSegment, encodeBlock, encodeSegment, keptKey, refKey, segmentKey } from './keys.ts'
+import {
+  blockKey,
+  decodeBlock,
+  decodeSegment,
+  encodeBlock,
+  encodeSegment,
+  isBorrowed,
+  keptKey,
+  refKey,
+  segmentKey,
+} from './keys.ts'
 import { createSlots } from './locks.ts'
 import type { Removal } from './removal.ts'
 import type { Room } from './room.ts'
@@ -26,7 +36,7 @@ export function createPut({
   removal: Removal
   room: Room
 }): PutSegment {
-  const { files, index, blobs, memo, mutate, totals, spare, now, dir } = state
+  const { files, places, index, blobs, memo, mutate, totals, spare, now, dir } = state
   const slots = createSlots(AT_ONCE)
 
   /**
@@ -40,8 +50,11 @@ export function createPut({
     unclaim: () => void,
   ): Promise<boolean> {
     const { cid, offset, length } = segment
-    const known = (await index.get(blockKey(cid))) !== undefined
-    if (staged === undefined && !(known && files.stamp(cid)?.size === length)) return false
+    const value = await index.get(blockKey(cid))
+    const block = value === undefined ? undefined : decodeBlock(value)
+    if (staged === undefined && !(block && places.stamp(cid, block)?.size === length)) return false
+    // A borrowed block that is put all the same, since its file is no good or nobody knew, has a file of its own from now on.
+    const known = block !== undefined && (staged === undefined || !isBorrowed(block))
 
     const before = await index.get(segmentKey(digest, offset))
     const old = before === undefined ? undefined : decodeSegment(offset, before)
@@ -53,7 +66,11 @@ export function createPut({
     const isKept = entry.marks > 0 && (await index.has(keptKey(digest, offset)))
     const ops: Op[] = replaced?.ops ?? []
     if (!known)
-      ops.push({ type: 'put', key: blockKey(cid), value: encodeBlock({ size: length, owner: digest }) })
+      ops.push({
+        type: 'put',
+        key: blockKey(cid),
+        value: encodeBlock({ size: length, owner: digest, at: undefined }),
+      })
     if (!known || old?.cid !== cid) ops.push({ type: 'put', key: refKey(cid, digest, offset), value: '' })
     const merged = old?.cid === cid ? { ...old, ...segment } : segment
     ops.push({ type: 'put', key: segmentKey(digest, offset), value: encodeSegment(merged) })
@@ -73,6 +90,7 @@ export function createPut({
     if (!known) {
       totals.bytes += length
       totals.blocks++
+      if (block) totals.borrowed -= length
     }
     blobs.add(entry)
     blobs.touch(digest)

@@ -1,8 +1,8 @@
-import { errnoOf, ShoalError } from '../base/index.ts'
+import { type Digest, errnoOf, ShoalError } from '../base/index.ts'
 import { cidOf, isCid } from './cid.ts'
 import { asStoreError, isNoSpace, throwIfAborted } from './faults.ts'
 import type { OpenFile, Stamp } from './files.ts'
-import { blockKey, decodeBlock } from './keys.ts'
+import { blockKey, decodeBlock, isBorrowed } from './keys.ts'
 import type { Removal } from './removal.ts'
 import type { StoreState } from './state.ts'
 import type { BlockStore, Cid } from './types.ts'
@@ -13,10 +13,25 @@ const ATTEMPTS = 3
 type Read = BlockStore['read']
 type Outcome =
   | { bytes: Buffer }
-  | { bad: 'BLOCK_MISSING' | 'BLOCK_CORRUPT'; why: string; seen: Stamp | undefined; indexed: boolean }
+  | {
+      bad: 'BLOCK_MISSING' | 'BLOCK_CORRUPT'
+      why: string
+      seen: Stamp | undefined
+      indexed: boolean
+      /** The blob whose borrowed file is gone. */
+      gone?: Digest
+    }
 
-export function createRead({ state, removal }: { state: StoreState; removal: Removal }): Read {
-  const { files, index, blobs, memo, dir, log } = state
+export function createRead({
+  state,
+  removal,
+  borrowing,
+}: {
+  state: StoreState
+  removal: Removal
+  borrowing: Pick<BlockStore, 'giveBack'>
+}): Read {
+  const { files, places, index, blobs, memo, dir, log } = state
 
   async function attempt(cid: Cid, into: Buffer | undefined): Promise<Outcome> {
     let file: OpenFile | undefined
@@ -27,8 +42,19 @@ export function createRead({ state, removal }: { state: StoreState; removal: Rem
       return { bad: 'BLOCK_CORRUPT', why: 'the disk cannot read it', seen: files.stamp(cid), indexed: true }
     }
     if (file === undefined) {
-      const indexed = await index.has(blockKey(cid))
-      return { bad: 'BLOCK_MISSING', why: 'no file', seen: undefined, indexed }
+      const value = await index.get(blockKey(cid))
+      const block = value === undefined ? undefined : decodeBlock(value)
+      if (isBorrowed(block)) file = places.open(block)
+      const gone = isBorrowed(block) ? { gone: block.owner } : {}
+      if (file === undefined) {
+        return {
+          bad: 'BLOCK_MISSING',
+          why: 'no file',
+          seen: undefined,
+          indexed: block !== undefined,
+          ...gone,
+        }
+      }
     }
     try {
       return await readOpen(cid, file, into)
@@ -93,9 +119,11 @@ export function createRead({ state, removal }: { state: StoreState; removal: Rem
         const outcome = await attempt(cid, into)
         throwIfAborted(signal)
         if ('bytes' in outcome) return outcome.bytes
-        const { bad, why, seen, indexed } = outcome
+        const { bad, why, seen, indexed, gone } = outcome
+        // Nothing is damaged then; and the block may lie in another borrowed file too.
+        if (gone) await borrowing.giveBack(gone)
         if (indexed && !(await drop(cid, seen)) && n < ATTEMPTS) continue
-        if (indexed) log.warn({ cid, why }, 'dropped a bad block')
+        if (indexed && !gone) log.warn({ cid, why }, 'dropped a bad block')
         const what = bad === 'BLOCK_MISSING' ? 'is not here' : 'is damaged'
         throw new ShoalError(bad, `block ${cid} ${what}: ${why}`, { details: { cid } })
       }

@@ -5,18 +5,20 @@ import type { Stamp } from './files.ts'
 import type { Op } from './key-index.ts'
 import {
   afterAll,
+  type BlockValue,
   blobKey,
   blockKey,
   decodeBlock,
   decodeSegment,
+  isBorrowed,
   keptKey,
   keptOf,
-  parsePlace,
   refKey,
   refsOf,
   segmentKey,
   segmentsOf,
 } from './keys.ts'
+import { homeAmong, moveOp, type Place, placesNeeding } from './places.ts'
 import type { StoreState } from './state.ts'
 import type { Cid } from './types.ts'
 
@@ -37,14 +39,22 @@ export interface Removal {
    * needs. To be called, and its `apply` too, within one turn of `state.mutate`.
    */
   plan(leaving: Leaving[]): Promise<RemovalPlan>
+  /** Writes a plan's batch, with more in it, and applies it: in one turn of `state.mutate` with `plan`. Resolves to the bytes freed. */
+  carryOut(plan: RemovalPlan, more?: Op[]): Promise<number>
+  /** Removes files that the index does not name any more. */
+  unlink(cids: Cid[]): Promise<void>
+  /** Tells which of the places are marked as kept. */
+  keptAmong(places: Place[]): Promise<(digest: Digest, offset: number) => boolean>
   segment(digest: Digest, offset: number): Promise<void>
+  /** To be called before the segments go; tells the listeners to damage when what it returns is called. */
+  damageOf(segments: Leaving[]): () => void
   /** Drops a block found bad, unless its file no longer looks as it did when it was found so: false then. */
   badBlock(cid: Cid, seen: Stamp | undefined): Promise<boolean>
   /** Forgets a blob and what is kept of it; resolves to the bytes that the disk has got back. */
   blob(digest: Digest, signal?: AbortSignal): Promise<number>
   /**
-   * The same, but what is kept stays, and with it the blob's record. Stops, with what is done done, as soon as `veto` says
-   * so.
+   * The same, but what is kept stays, and what lies in borrowed files, as that would free nothing; the blob's record stays with them.
+   * Stops, with what is done done, as soon as `veto` says so.
    */
   unkept(digest: Digest, veto: () => boolean, signal?: AbortSignal): Promise<number>
 }
@@ -58,7 +68,7 @@ export interface RemovalPlan {
 }
 
 export function createRemoval(state: StoreState): Removal {
-  const { files, index, blobs, memo, mutate, totals, log } = state
+  const { files, places, index, blobs, memo, mutate, totals, log } = state
 
   async function unlink(cids: Cid[]): Promise<void> {
     const results = await Promise.allSettled(cids.map((cid) => files.remove(cid)))
@@ -69,9 +79,8 @@ export function createRemoval(state: StoreState): Removal {
     }
   }
 
-  /** Tells which of the segments are marked as kept. */
-  async function keptAmong(segments: Leaving[]): Promise<(digest: Digest, offset: number) => boolean> {
-    const keys = segments
+  const keptAmong: Removal['keptAmong'] = async (candidates) => {
+    const keys = candidates
       .filter(({ digest }) => (blobs.get(digest)?.marks ?? 0) > 0)
       .map(({ digest, offset }) => keptKey(digest, offset))
     if (keys.length === 0) return () => false
@@ -80,11 +89,22 @@ export function createRemoval(state: StoreState): Removal {
     return (digest, offset) => kept.has(keptKey(digest, offset))
   }
 
+  /** What stays when only what is neither kept nor borrowed shall go. */
+  async function sparedOf(found: Leaving[]): Promise<Set<number>> {
+    const isKept = await keptAmong(found)
+    const values =
+      totals.borrowed > 0 ? await Promise.all(found.map(({ cid }) => index.get(blockKey(cid)))) : []
+    const lies = (value: string | undefined): boolean => value !== undefined && isBorrowed(decodeBlock(value))
+    const spared = found.filter(({ digest, offset }, i) => isKept(digest, offset) || lies(values[i]))
+    return new Set(spared.map(({ offset }) => offset))
+  }
+
   async function plan(leaving: Leaving[]): Promise<RemovalPlan> {
     const ops: Op[] = []
-    const doomed: { cid: Cid; size: number }[] = []
-    const lost = new Map<Digest, { bytes: number; kept: number; offsets: number[] }>()
-    const isKept = await keptAmong(leaving)
+    const doomed: { cid: Cid; block: BlockValue }[] = []
+    const gone: Leaving[] = []
+    /** Whom nobody meant to take it from. */
+    const bereft: Leaving[] = []
     const byBlock = [...Map.groupBy(leaving, (segment) => segment.cid)]
     const refsLeft = await Promise.all(
       byBlock.map(([cid, { length }]) =>
@@ -93,46 +113,69 @@ export function createRemoval(state: StoreState): Removal {
     )
     for (const [i, [cid, segments]] of byBlock.entries()) {
       const going = new Set<string>()
-      for (const { digest, offset, length } of segments) {
+      const leave = ({ digest, offset, length }: Omit<Leaving, 'cid'>): void => {
         const ref = refKey(cid, digest, offset)
         going.add(ref)
         ops.push({ type: 'del', key: segmentKey(digest, offset) }, { type: 'del', key: ref })
-        const of = lost.get(digest) ?? { bytes: 0, kept: 0, offsets: [] }
-        of.bytes += length
-        if (isKept(digest, offset)) of.kept += length
-        of.offsets.push(offset)
-        lost.set(digest, of)
+        gone.push({ digest, offset, length, cid })
       }
-      if (!refsLeft[i]?.every((ref) => going.has(ref))) continue
+      for (const segment of segments) leave(segment)
       const value = await index.get(blockKey(cid))
-      if (value !== undefined) doomed.push({ cid, size: decodeBlock(value).size })
+      const block = value === undefined ? undefined : decodeBlock(value)
+      if (!refsLeft[i]?.every((ref) => going.has(ref))) {
+        if (!isBorrowed(block) || !going.has(refKey(cid, block.owner, block.at))) continue
+        // The segment at whose place it lies goes: it lies at the place of another borrowed one too, or nowhere any more.
+        const others = (await placesNeeding(index, cid)).filter(
+          (place) => !going.has(refKey(cid, place.digest, place.offset)),
+        )
+        const home = homeAmong(blobs, others)
+        if (home) {
+          ops.push(moveOp(cid, block, home))
+          continue
+        }
+        for (const place of others) {
+          leave({ ...place, length: block.size })
+          bereft.push({ ...place, length: block.size, cid })
+        }
+      }
+      if (block) doomed.push({ cid, block })
       ops.push({ type: 'del', key: blockKey(cid) })
     }
-    for (const digest of lost.keys()) {
+    const isKept = await keptAmong(gone)
+    const lost = [...Map.groupBy(gone, ({ digest }) => digest)]
+    for (const [digest] of lost) {
       const entry = blobs.get(digest)
       if (entry?.complete) ops.push(recordOp(entry, { complete: false }))
     }
+    const own = (): Cid[] => doomed.filter(({ block }) => !isBorrowed(block)).map(({ cid }) => cid)
     return {
       ops,
-      unlink: () => unlink(doomed.map(({ cid }) => cid)),
+      unlink: () => unlink(own()),
       async apply() {
         let freed = 0
-        for (const { cid, size } of doomed) {
+        for (const { cid, block } of doomed) {
           memo.forget(cid)
-          totals.bytes -= size
+          if (isBorrowed(block)) {
+            totals.borrowed -= block.size
+            continue
+          }
+          totals.bytes -= block.size
           totals.blocks--
-          freed += size
+          freed += block.size
         }
-        for (const [digest, { bytes, kept }] of lost) {
+        const tellDamaged = damageOf(bereft)
+        for (const [digest, segments] of lost) {
           const entry = blobs.get(digest)
           if (entry === undefined) continue
-          entry.bytesHere -= bytes
-          entry.bytesKept -= kept
+          const kept = segments.filter(({ offset }) => isKept(digest, offset))
+          entry.bytesHere -= lengthOf(segments)
+          entry.bytesKept -= lengthOf(kept)
           entry.complete = false
           entry.stale = true
         }
-        for (const [digest, { offsets }] of lost) state.dropped(digest, offsets)
-        await unlink(doomed.map(({ cid }) => cid))
+        for (const [digest, segments] of lost) state.dropped(digest, offsetsOf(segments))
+        tellDamaged()
+        await unlink(own())
         return freed
       },
     }
@@ -150,6 +193,16 @@ export function createRemoval(state: StoreState): Removal {
       await index.write(ops)
     }
     return removal.apply()
+  }
+
+  const damageOf: Removal['damageOf'] = (segments) => {
+    const before = [...Map.groupBy(segments, ({ digest }) => digest)].map(([digest, lost]) => {
+      const entry = blobs.get(digest)
+      return { blob: entry && publicBlob(entry), offsets: offsetsOf(lost) }
+    })
+    return () => {
+      for (const { blob, offsets } of before) if (blob) state.damaged(blob, offsets)
+    }
   }
 
   /** Segments of the blob after `after`, at most CHUNK. */
@@ -173,18 +226,17 @@ export function createRemoval(state: StoreState): Removal {
     { sparing, veto, signal }: { sparing: boolean; veto: () => boolean; signal: AbortSignal | undefined },
   ): Promise<number> {
     let freed = 0
-    /** What is kept is passed by; a blob of which nothing is kept goes from its start until nothing is left. */
+    /** From the first that is spared on, what was looked at is passed by; until then the blob goes from its start. */
     let passed: string | undefined
     const turn = async (): Promise<boolean> => {
       const entry = blobs.get(digest)
       if (entry === undefined) return true
-      const spares = sparing && entry.marks > 0
-      if (!spares) passed = undefined
       const found = await segmentsFrom(digest, passed)
       const last = found.length < CHUNK
-      const isKept = spares ? await keptAmong(found) : () => false
-      const removal = await plan(found.filter(({ offset }) => !isKept(digest, offset)))
-      const goes = last && !spares
+      const spared = sparing ? await sparedOf(found) : new Set()
+      const removal = await plan(found.filter(({ offset }) => !spared.has(offset)))
+      const stays = sparing && (entry.marks > 0 || entry.borrowedFrom !== undefined)
+      const goes = last && !stays && passed === undefined && spared.size === 0
       const more: Op[] = goes ? [{ type: 'del', key: blobKey(digest) }] : []
       if (goes && entry.marks > 0) more.push(...(await unmarkOps(digest)))
       // Nothing waits from here to the mark: who holds the blob too late to stop this turn waits until it is over.
@@ -197,7 +249,7 @@ export function createRemoval(state: StoreState): Removal {
       }
       if (goes) blobs.delete(digest)
       const end = found.at(-1)
-      if (spares && end) passed = segmentKey(digest, end.offset)
+      if (end && (passed !== undefined || spared.size > 0)) passed = segmentKey(digest, end.offset)
       return last
     }
     for (;;) {
@@ -213,6 +265,10 @@ export function createRemoval(state: StoreState): Removal {
 
   return {
     plan,
+    carryOut,
+    unlink,
+    keptAmong,
+    damageOf,
     segment: (digest, offset) =>
       mutate.run(async () => {
         const value = await index.get(segmentKey(digest, offset))
@@ -222,32 +278,32 @@ export function createRemoval(state: StoreState): Removal {
       }),
     badBlock: (cid, seen) =>
       mutate.run(async () => {
-        const stamp = files.stamp(cid)
+        const value = await index.get(blockKey(cid))
+        const stamp = places.stamp(cid, value === undefined ? undefined : decodeBlock(value))
         if (stamp?.print !== seen?.print || stamp?.size !== seen?.size) return false
-        const prefix = refsOf(cid)
         const leaving: Leaving[] = []
-        for (const key of await index.keys({ from: prefix, to: afterAll(prefix) })) {
-          const { digest, offset } = parsePlace(key.slice(prefix.length))
+        for (const { digest, offset } of await placesNeeding(index, cid)) {
           const value = await index.get(segmentKey(digest, offset))
           const length = value === undefined ? 0 : decodeSegment(offset, value).length
           leaving.push({ digest, offset, length, cid })
         }
         if (leaving.length === 0) await files.remove(cid)
         else {
-          const byBlob = [...Map.groupBy(leaving, ({ digest }) => digest)]
-          const before = byBlob
-            .map(([digest]) => blobs.get(digest))
-            .map((entry) => entry && publicBlob(entry))
+          const tellDamaged = damageOf(leaving)
           await carryOut(await plan(leaving))
-          for (const [i, [, lost]] of byBlob.entries()) {
-            const blob = before[i]
-            const offsets = lost.map(({ offset }) => offset)
-            if (blob) state.damaged(blob, offsets)
-          }
+          tellDamaged()
         }
         return true
       }),
     blob: (digest, signal) => remove(digest, { sparing: false, veto: () => false, signal }),
     unkept: (digest, veto, signal) => remove(digest, { sparing: true, veto, signal }),
   }
+}
+
+function lengthOf(segments: Leaving[]): number {
+  return segments.reduce((sum, { length }) => sum + length, 0)
+}
+
+function offsetsOf(segments: Leaving[]): number[] {
+  return segments.map(({ offset }) => offset)
 }

@@ -1,5 +1,5 @@
 import { statfsSync } from 'node:fs'
-import { formatBytes, ShoalError } from '../base/index.ts'
+import { type Digest, formatBytes, ShoalError } from '../base/index.ts'
 import type { BlobEntry } from './blob-table.ts'
 import { asStoreError, isNoSpace, storeFull } from './faults.ts'
 import { createMutex } from './locks.ts'
@@ -53,6 +53,8 @@ export function createRoom({
   /** Counts evictions that freed something, so that many who find the disk full at once evict for one. */
   let round = 0
   let claimed = 0
+  /** Blobs of which all that is not kept lies in borrowed files: looked for again only now and then, as each look reads all their entries. */
+  const barren = new Set<Digest>()
 
   const evictable = (entry: BlobEntry): boolean => !entry.pinned && !blobs.held(entry.digest)
   const inQuota = (bytes: number): boolean => quota === undefined || totals.bytes + claimed + bytes <= quota
@@ -68,13 +70,15 @@ export function createRoom({
     const evicted = { blobs: 0, bytes: 0 }
     const candidates = blobs
       .all()
-      .filter((entry) => entry.bytesHere > entry.bytesKept && evictable(entry))
+      .filter((entry) => entry.bytesHere > entry.bytesKept && !barren.has(entry.digest) && evictable(entry))
       .sort((a, b) => a.usedAt - b.usedAt)
     for (const entry of candidates) {
       if (enough(evicted.bytes)) break
       if (!evictable(entry)) continue
+      const before = entry.bytesHere
       evicted.bytes += await removal.unkept(entry.digest, () => !evictable(entry), signal)
-      evicted.blobs++
+      if (entry.bytesHere < before) evicted.blobs++
+      else if (evictable(entry)) barren.add(entry.digest)
     }
     if (evicted.bytes > 0) round++
     if (evicted.blobs > 0) {
@@ -149,9 +153,11 @@ export function createRoom({
     },
     async collect(signal, { all = false } = {}) {
       await spare.ensure()
+      barren.clear()
       return evictions.run(() => evict(all ? () => false : goal(0), signal))
     },
     async relieve(signal) {
+      barren.clear()
       if (!inQuota(0) || lack(0) > 0) await evictions.run(() => evict(goal(0), signal))
     },
   }

@@ -4,6 +4,7 @@ import type { BlockFiles } from './files.ts'
 import type { KeyIndex } from './key-index.ts'
 import type { Mutex } from './locks.ts'
 import type { VerifiedMemo } from './memo.ts'
+import type { Places } from './places.ts'
 import type { Spare } from './spare.ts'
 import type { Blob } from './types.ts'
 
@@ -11,6 +12,7 @@ import type { Blob } from './types.ts'
 export interface StoreState {
   dir: string
   files: BlockFiles
+  places: Places
   index: KeyIndex
   blobs: BlobTable
   memo: VerifiedMemo
@@ -22,8 +24,8 @@ export interface StoreState {
    * batch, with nobody in between. Hashing and writing a block's bytes, the long part of a put, happen before it.
    */
   mutate: Mutex
-  /** Of the blocks that the index names. */
-  totals: { bytes: number; blocks: number }
+  /** Of the blocks that the index names: those with files of their own, and bytes in borrowed files. */
+  totals: { bytes: number; blocks: number; borrowed: number }
   /** Tells the listeners of onDropped. */
   dropped(digest: Digest, offsets: number[]): void
   /** Tells the listeners of onDamaged. */

@@ -7,25 +7,32 @@ import type { KeyIndex, Op } from './key-index.ts'
 import {
   afterAll,
   BLOCKS,
+  type BlockValue,
   blockKey,
   decodeBlock,
   decodeSegment,
+  isBorrowed,
   keptKey,
   parsePlace,
+  placeOf,
   refKey,
   SEGMENTS,
   segmentKey,
   shardOf,
 } from './keys.ts'
 import { PAGE, pages } from './pages.ts'
+import type { Places } from './places.ts'
 import type { Cid } from './types.ts'
 
 export interface Swept {
+  /** Of blocks that have files of their own. */
   bytes: number
   blocks: number
+  /** Bytes of blocks in borrowed files. */
+  borrowed: number
   /** Files that no entry names: removed. */
   strays: number
-  /** Blocks whose file is missing or has another size, or that no segment needs: their entries are removed. */
+  /** Blocks whose file is missing, too short or of another size, or that no segment needs: their entries are removed. */
   lost: number
   /** Segments whose block is not indexed. */
   danglingSegments: number
@@ -33,6 +40,7 @@ export interface Swept {
 
 interface Tools {
   files: BlockFiles
+  places: Places
   index: KeyIndex
   blobs: BlobTable
   log: Log
@@ -47,7 +55,7 @@ interface Tools {
  * memory holds the names of one at a time. Nobody else may use the store meanwhile.
  */
 export async function sweep(tools: Tools): Promise<Swept> {
-  const swept: Swept = { bytes: 0, blocks: 0, strays: 0, lost: 0, danglingSegments: 0 }
+  const swept: Swept = { bytes: 0, blocks: 0, borrowed: 0, strays: 0, lost: 0, danglingSegments: 0 }
   if (tools.repaired) await dropDanglingRefs(tools)
   const onDisk = new Set(await tools.files.shards())
   for (const shard of new Set([...onDisk, ...(await indexedShards(tools.index))])) {
@@ -73,7 +81,7 @@ async function indexedShards(index: KeyIndex): Promise<string[]> {
 }
 
 async function sweepShard(
-  { files, index, log }: Tools,
+  { files, places, index, log }: Tools,
   shard: string,
   names: string[],
   swept: Swept,
@@ -81,16 +89,21 @@ async function sweepShard(
   const prefix = `${BLOCKS}${shard}/`
   const strays = new Set(names)
   const ops: Op[] = []
-  let block: { cid: Cid; size: number; refs: string[] } | undefined
+  let block: { cid: Cid; value: BlockValue; refs: string[] } | undefined
 
   // A block's references follow its own entry, so it is judged when the next one's comes.
   const judge = (): void => {
     if (block === undefined) return
-    const { cid, size, refs } = block
-    if (refs.length > 0 && shardOf(cid) === shard && files.stamp(cid)?.size === size) {
+    const { cid, value, refs } = block
+    const needed = isBorrowed(value) ? refs.includes(placeOf(value.owner, value.at)) : refs.length > 0
+    if (needed && shardOf(cid) === shard && places.stamp(cid, value)?.size === value.size) {
+      if (isBorrowed(value)) {
+        swept.borrowed += value.size
+        return
+      }
       strays.delete(cid)
       swept.blocks++
-      swept.bytes += size
+      swept.bytes += value.size
       return
     }
     swept.lost++
@@ -108,7 +121,7 @@ async function sweepShard(
     const [cid = '', ...ref] = key.slice(prefix.length).split('/')
     if (ref.length === 0) {
       judge()
-      block = { cid, size: decodeBlock(value).size, refs: [] }
+      block = { cid, value: decodeBlock(value), refs: [] }
     } else if (block?.cid === cid) {
       block.refs.push(ref.join('/'))
     } else {

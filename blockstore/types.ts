@@ -29,13 +29,26 @@ export interface Blob {
   bytesHere: number
   /** Of these the ones that are kept. */
   bytesKept: number
+  /** Path of the file, not ours, that its blocks are ranges of; undefined: they have files of their own. */
+  borrowedFrom: string | undefined
 }
 
 export interface Usage {
+  /** Of the store's own block files; the quota counts these alone. */
   bytes: number
   blocks: number
+  /** Bytes of blocks that lie in files which the store does not own. */
+  borrowed: number
   /** Undefined: no limit but the disk's. */
   quota: number | undefined
+}
+
+export interface BorrowOptions {
+  /** Vouches for a segment that the store did not have, or had unsigned. */
+  sign: (segment: Segment) => { seeder: string; signature: Uint8Array }
+  /** How fast the file is read; absent: as fast as it goes. */
+  bytesPerSecond?: number
+  signal: AbortSignal
 }
 
 /** How a scrub went, or goes: blocks and bytes that were looked at, and how many of the blocks were bad. */
@@ -92,6 +105,15 @@ export interface BlockStore {
   segments(digest: Digest): Promise<Segment[]>
   /** Creates or amends what is known of a blob. */
   describe(digest: Digest, facts: { size?: number; mediaType?: string }): Promise<void>
+  /**
+   * Reads the file once. If its bytes have the digest, the blob is complete and its blocks are ranges of the file from then on: what
+   * own files had of it goes. The file is never written or removed, and may change or go at any time; every read is verified as ever.
+   * False when the bytes are others', or changed meanwhile; what was borrowed from that file is given back then.
+   * @throws ABORTED | STORE_FULL (the index has no room) | the file system's errors
+   */
+  borrow(digest: Digest, path: string, options: BorrowOptions): Promise<boolean>
+  /** The file is gone or will be: the segments that it alone holds leave, of this blob and of others. */
+  giveBack(digest: Digest): Promise<void>
   /** The caller has verified the whole blob's digest. */
   markComplete(digest: Digest): Promise<void>
   /** Forgets one segment (a block that proved wrong), and its block where nothing else needs it. */
@@ -109,19 +131,19 @@ export interface BlockStore {
   kept(digest: Digest): Promise<number[]>
   /** Blobs of which something is kept. */
   keptBlobs(): AsyncIterable<Digest>
-  /** Removes what is not kept of a blob that is neither pinned nor held; resolves to the bytes freed. */
+  /** Removes what is neither kept nor borrowed of a blob that is neither pinned nor held; resolves to the bytes freed. */
   trim(digest: Digest, signal?: AbortSignal): Promise<number>
   /** Marks a blob in use until the returned function is called: it is not evicted, and counts as used now. */
   hold(digest: Digest): () => void
   usage(): Usage
   /**
    * Evicts the least recently used until the quota's low watermark and the floor of free disk space hold; with `all`,
-   * everything that is neither kept, pinned nor held. Resolves to what went: blobs that lost something, and bytes freed.
+   * everything that is neither kept, borrowed, pinned nor held. Resolves to what went: blobs that lost something, and bytes freed.
    */
   collect(signal?: AbortSignal, options?: { all?: boolean }): Promise<{ blobs: number; bytes: number }>
   /**
-   * Reads and verifies every own block, at `bytesPerSecond` at most. Bad ones are dropped as by `read`: the listeners hear of
-   * them. Blocks that come or go meanwhile may or may not be looked at. @throws ABORTED
+   * Reads and verifies every block, borrowed ones in their files, at `bytesPerSecond` at most. Bad ones are dropped as by `read`: the
+   * listeners hear of them. What lies in a borrowed file that is gone is given back, and not bad. Blocks that come or go meanwhile may or may not be looked at. @throws ABORTED
    */
   scrub(options: {
     bytesPerSecond: number
@@ -131,7 +153,10 @@ export interface BlockStore {
   }): Promise<Scrubbed>
   /** Called when segments leave (evicted, corrupt, removed), so that they are no longer announced. Returns the unsubscriber. */
   onDropped(listener: (digest: Digest, offsets: number[]) => void): () => void
-  /** Called when segments were found bad and dropped, after onDropped; with what was known of their blob before. */
+  /**
+   * Called when segments were lost that nobody meant to give up, after onDropped: found bad, or in a file that another blob was
+   * borrowed from, or of a pinned blob. With what was known of their blob before.
+   */
   onDamaged(listener: (blob: Blob, offsets: number[]) => void): () => void
   records<T>(name: string): Records<T>
   close(): Promise<void>

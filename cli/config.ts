@@ -53,6 +53,9 @@ export interface Config {
   /** Absent: what the manager holds for the faster one. */
   encrypter?: 'noise' | 'tls'
   containerd?: string
+  containerdRoot?: string
+  /** Serve from containerd's files what is there. */
+  borrow: boolean
   docker?: string
   mec?: HostPort
   /** Path of the API's token. */
@@ -212,6 +215,8 @@ export async function loadConfig(input: ConfigInput): Promise<Config> {
     mdns: one('mdns') === 'true',
     ...given('encrypter', one('encrypter') as Config['encrypter']),
     ...given('containerd', path('containerd') ?? whereExists('/run/containerd/containerd.sock')),
+    ...given('containerdRoot', path('containerd-root') ?? whereExists('/var/lib/containerd')),
+    borrow: one('borrow') !== 'false',
     ...given('docker', path('docker') ?? whereExists('/run/docker.sock')),
     ...given('mec', as('mec', parseHostPort)),
     apiToken: path('api-token') ?? join(dataDir, 'api.token'),

@@ -29,10 +29,11 @@ async function diskSize(dir: string): Promise<number> {
 
 /** The rooms as `serve` uses them. Nothing else loads them, so that a command for the daemon starts fast. */
 export async function loadRooms(): Promise<Rooms> {
-  const [blockstore, manager, proxy] = await Promise.all([
+  const [blockstore, manager, proxy, integration] = await Promise.all([
     import('../blockstore/index.ts'),
     import('../manager/index.ts'),
     import('../proxy/index.ts'),
+    import('../integration/index.ts'),
   ])
   return {
     openStore: ({ config, log }) =>
@@ -112,6 +113,13 @@ export async function loadRooms(): Promise<Rooms> {
         upstreams: watched.health,
         close: () => made.close(),
       }
+    },
+    followContent: async ({ config: { containerdRoot: root, borrow }, store, manager, log }) => {
+      if (root !== undefined && borrow) {
+        return integration.followContent({ root, store, manager, log: log.child({ room: 'containerd' }) })
+      }
+      await integration.giveAllBack({ store, manager })
+      return { close: async () => {} }
     },
   }
 }

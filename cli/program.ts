@@ -124,13 +124,16 @@ function addServe(
     'run the daemon',
     'shoal serve --site plant-7 --cluster-key /etc/shoal/key --bootstrap http://10.0.0.1:5081',
   ).option('--config <FILE>', 'YAML with the same names; flag > SHOAL_* environment > file > default')
-  for (const { name, argument, help, shownDefault, choices, list, map } of SETTINGS) {
+  for (const { name, argument, help, shownDefault, choices, list, map, on } of SETTINGS) {
     const text = `${help}${shownDefault === undefined ? '' : ` (default ${shownDefault})`}`
-    const option = new Option(argument === undefined ? `--${name}` : `--${name} <${argument}>`, text)
+    const flag = on ? `--no-${name}` : `--${name}`
+    const option = new Option(argument === undefined ? flag : `${flag} <${argument}>`, text)
     if (list || map) option.argParser((value: string, before: string[] = []) => [...before, value])
     if (choices) option.choices(choices)
+    // Of the two forms of a switch, commander must hear of the positive one first, or the setting counts as given.
+    if (on) serve.addOption(new Option(`--${name}`).hideHelp())
     serve.addOption(option)
-    if (argument === undefined) serve.addOption(new Option(`--no-${name}`).hideHelp())
+    if (argument === undefined && !on) serve.addOption(new Option(`--no-${name}`).hideHelp())
   }
   serve.action(async (options: Record<string, unknown>) => {
     const settings: Record<string, string | string[] | boolean> = {}

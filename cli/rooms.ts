@@ -33,6 +33,8 @@ export interface Rooms {
       authorize: (request: IncomingMessage) => void
     },
   ): Promise<ProxyRoom>
+  /** What else may serve from here, beside the store's own blocks. */
+  followContent(parts: Parts & { store: BlockStore; manager: Manager }): Promise<{ close(): Promise<void> }>
 }
 
 export interface ProxyRoom {

@@ -100,6 +100,8 @@ export async function startDaemon(
     onClose(() => proxy.close())
     serveRegistry = proxy.listener
     readiness.ok('registry')
+    const content = await rooms.followContent({ ...parts, store, manager })
+    onClose(() => content.close())
 
     const lag = createLagMeter()
     onClose(() => lag.close())

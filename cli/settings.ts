@@ -14,6 +14,8 @@ export interface Setting {
   list?: boolean
   /** A map `KEY=VALUE`: repeatable as a flag, a YAML mapping in the file. */
   map?: boolean
+  /** A switch that is on unless it is turned off: the help shows `--no-NAME`. */
+  on?: boolean
   /** The value is a path: relative ones in the file are relative to the file. */
   path?: boolean
   choices?: readonly string[]
@@ -267,6 +269,14 @@ export const SETTINGS: readonly Setting[] = [
     help: 'its socket',
     shownDefault: '/run/containerd/containerd.sock where it exists',
   },
+  {
+    name: 'containerd-root',
+    argument: 'DIR',
+    path: true,
+    help: 'its directory, from whose content store Shoal serves what is there',
+    shownDefault: '/var/lib/containerd where it exists',
+  },
+  { name: 'borrow', on: true, help: "do not serve from containerd's files: keep own copies of everything" },
   {
     name: 'docker',
     argument: 'SOCKET',

@@ -1,6 +1,7 @@
 import { type Digest, isShoalError, type Log } from '../base/index.ts'
 import type { BlockStore } from '../blockstore/index.ts'
 import { createPeerBook } from '../scheduler/index.ts'
+import { createBorrowing } from './borrowing.ts'
 import { createHints } from './hints.ts'
 import { createSharedRecords } from './records/index.ts'
 import { createCatalog, createLayout, createStoring, type StoringOptions } from './storing/index.ts'
@@ -76,6 +77,7 @@ export function createManager(deps: {
   const announcer = createAnnouncer({ members, rpc, store, signer, log })
   const gossip = createGossip({ rpc })
   const hints = createHints({ members, rpc, store, log })
+  const borrowing = createBorrowing({ store, signer, announcer, coordinator })
   const tasks = new Map<Digest, Promise<Task>>()
   const past: TaskStatus[] = []
   const live = new Map<Digest, Task>()
@@ -176,6 +178,7 @@ export function createManager(deps: {
       ...(size === undefined ? {} : { size }),
       ...(mediaType === undefined ? {} : { mediaType }),
     }
+    await borrowing.yield(digest)
     for (;;) {
       const made = taskOf(digest, facts)
       try {
@@ -227,6 +230,13 @@ export function createManager(deps: {
     open,
     ingest: createIngest({ store, signer, announcer, log }),
     elsewhere: createElsewhere({ members, rpc, exchange, signer }),
+    borrow: (digest, path, options) =>
+      borrowing.borrow(digest, path, {
+        ...options,
+        isBusy: () => tasks.has(digest) && live.get(digest)?.status().state !== 'done',
+        signal: AbortSignal.any([options.signal, closing.signal]),
+      }),
+    giveBack: (digest) => store.giveBack(digest),
     async holds(digest) {
       return (await store.blob(digest))?.complete === true
     },

@@ -196,6 +196,17 @@ export interface Manager {
   elsewhere(digest: Digest): Origin
   /** True when the whole verified blob is on this disk. */
   holds(digest: Digest): Promise<boolean>
+  /**
+   * Lets the blob lie in a file that is not Shoal's (see BlockStore.borrow), and tells the site that it is here whole. False when the file
+   * has other bytes. @throws BUSY while a task brings the blob here, which is not disturbed | ABORTED | STORE_FULL
+   */
+  borrow(
+    digest: Digest,
+    path: string,
+    options: { bytesPerSecond?: number; signal: AbortSignal },
+  ): Promise<boolean>
+  /** The file is gone: the site hears what is left of the blob here. */
+  giveBack(digest: Digest): Promise<void>
   tasks(): TaskStatus[]
   peers(): PeerStatus[]
   totals(): { peersIn: number; peersOut: number; upstream: number; local: number }

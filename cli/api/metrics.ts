@@ -113,6 +113,12 @@ export function nodeInstruments({
       read: () => store.usage().blocks,
     },
     {
+      name: 'shoal_store_borrowed_bytes',
+      help: "Bytes served from containerd's files; not in shoal_store_bytes",
+      type: 'gauge',
+      read: () => store.usage().borrowed,
+    },
+    {
       name: 'shoal_store_quota_bytes',
       help: 'Quota of the store; 0 for none',
       type: 'gauge',

@@ -17,7 +17,7 @@ export interface Route {
 async function statusView(deps: RouteDeps): Promise<Record<string, unknown>> {
   const { manager, store, config, lag } = deps
   const { id, name, site, addrs } = manager.self
-  const { bytes, blocks, quota } = store.usage()
+  const { bytes, blocks, borrowed, quota } = store.usage()
   let kept = 0
   for await (const { bytesKept } of store.blobs()) kept += bytesKept
   return {
@@ -30,7 +30,7 @@ async function statusView(deps: RouteDeps): Promise<Record<string, unknown>> {
     startedAt: deps.startedAt,
     uptimeMs: Date.now() - deps.startedAt,
     ready: deps.readiness(),
-    store: { bytes, blocks, kept, ...(quota === undefined ? {} : { quota }) },
+    store: { bytes, blocks, borrowed, kept, ...(quota === undefined ? {} : { quota }) },
     totals: manager.totals(),
     tasks: manager
       .tasks()

@@ -32,7 +32,7 @@ export interface StatusAnswer {
   startedAt: number
   uptimeMs: number
   ready: { name: string; ok: boolean; reason?: string }[]
-  store: { bytes: number; blocks: number; kept: number; quota?: number }
+  store: { bytes: number; blocks: number; borrowed: number; kept: number; quota?: number }
   totals: { peersIn: number; peersOut: number; upstream: number; local: number }
   tasks: TaskAnswer[]
   members: Record<string, number>
@@ -126,6 +126,7 @@ function headLines(status: StatusAnswer): string[] {
   const { store, totals, members, eventLoopLagMs: lag } = status
   const quota =
     store.quota === undefined ? '' : ` of ${formatBytes(store.quota)} (${percent(store.bytes, store.quota)})`
+  const borrowed = store.borrowed === 0 ? '' : `, and ${formatBytes(store.borrowed)} in containerd's files`
   const kept = store.kept > 0 ? `, ${formatBytes(store.kept)} kept` : ''
   const others = ['suspect', 'dead', 'left']
     .filter((state) => (members[state] ?? 0) > 0)
@@ -137,7 +138,7 @@ function headLines(status: StatusAnswer): string[] {
     ['site', `${status.site}: ${members.alive ?? 0} alive${others.join('')}`],
     ['up', `${formatDuration(status.uptimeMs)}, version ${status.version}`],
     ['registry', status.registry],
-    ['store', `${formatBytes(store.bytes)}${quota} in ${store.blocks} blocks${kept}`],
+    ['store', `${formatBytes(store.bytes)}${quota} in ${store.blocks} blocks${borrowed}${kept}`],
     ['bytes', formatSources({ local: totals.local, peers: totals.peersIn, upstream: totals.upstream })],
     ['sent', `${formatBytes(totals.peersOut)} to peers`],
     [

@@ -82,7 +82,8 @@ export async function storeImage(options: {
     for (let tries = TRIM_TRIES; tries > 0; tries--) {
       await store.trim(digest, signal)
       const left = await store.blob(digest)
-      if (!left || left.bytesHere <= left.bytesKept) return
+      // What lies in a borrowed file stays: it costs nothing.
+      if (!left || left.borrowedFrom !== undefined || left.bytesHere <= left.bytesKept) return
       await new Promise((resolve) => setTimeout(resolve, TRIM_MS))
     }
   }

@@ -93,7 +93,7 @@ for (const { name, code, damage } of damages) {
         assert.equal((await of.blob(A))?.complete, false)
         assert.equal((await of.blob(A))?.bytesHere, LENGTH)
         assert.equal((await of.blob(B))?.complete, false)
-        assert.deepEqual(of.usage(), { bytes: LENGTH, blocks: 1, quota: undefined })
+        assert.deepEqual(of.usage(), { bytes: LENGTH, blocks: 1, borrowed: 0, quota: undefined })
       }
     })
   }
@@ -111,7 +111,7 @@ test('a put repairs a damaged file of the same block', async (t) => {
   await store.putSegment(B, { offset: LENGTH, expect: cid }, bytes)
   assert.deepEqual(await store.read(cid), bytes)
   assert.equal((await store.segments(A)).length, 1)
-  assert.deepEqual(store.usage(), { bytes: LENGTH, blocks: 1, quota: undefined })
+  assert.deepEqual(store.usage(), { bytes: LENGTH, blocks: 1, borrowed: 0, quota: undefined })
 })
 
 test('a start after a crash removes what nobody names and recounts what is here', async (t) => {
@@ -127,7 +127,7 @@ test('a start after a crash removes what nobody names and recounts what is here'
   await writeFile(blockPath(dir, second).replace(/..$/, 'xx'), 'no block')
   await writeFile(`${dir}/blocks/stray`, 'not even in a directory')
   store = await storeIn(t, dir)
-  assert.deepEqual(store.usage(), { bytes: size - LENGTH, blocks: 19, quota: undefined })
+  assert.deepEqual(store.usage(), { bytes: size - LENGTH, blocks: 19, borrowed: 0, quota: undefined })
   assert.equal((await store.blob(A))?.bytesHere, size - LENGTH)
   assert.equal((await store.blob(A))?.complete, false)
   assert.deepEqual(await stagedIn(dir), [])

@@ -72,7 +72,7 @@ async function assertSound(dir: string, store: BlockStore): Promise<void> {
   }
   assert.deepEqual((await filesIn(dir)).sort(), [...indexed].sort())
   assert.deepEqual(await stagedIn(dir), [])
-  assert.deepEqual({ ...store.usage() }, { bytes, blocks: indexed.size, quota: undefined })
+  assert.deepEqual({ ...store.usage() }, { bytes, blocks: indexed.size, borrowed: 0, quota: undefined })
 }
 
 test('a full disk makes room by eviction, and is STORE_FULL where nothing may go', async (t) => {

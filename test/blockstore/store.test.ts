@@ -38,8 +38,14 @@ test('what is put is read back, and is there after a restart', async (t) => {
       pinned: true,
       bytesHere: first.length + last.length,
       bytesKept: 0,
+      borrowedFrom: undefined,
     })
-    assert.deepEqual(store.usage(), { bytes: first.length + last.length, blocks: 2, quota: undefined })
+    assert.deepEqual(store.usage(), {
+      bytes: first.length + last.length,
+      blocks: 2,
+      borrowed: 0,
+      quota: undefined,
+    })
     assert.deepEqual(await stagedIn(dir), [])
   }
   await check()
@@ -110,7 +116,7 @@ test('a block that several segments share goes with the last of them', async (t)
   const cid = await store.putSegment(A, { offset: 0 }, bytes)
   await store.putSegment(A, { offset: 1000 }, bytes)
   await store.putSegment(B, { offset: 7000, expect: cid }, bytes)
-  assert.deepEqual(store.usage(), { bytes: 1000, blocks: 1, quota: undefined })
+  assert.deepEqual(store.usage(), { bytes: 1000, blocks: 1, borrowed: 0, quota: undefined })
   assert.equal((await store.blob(A))?.bytesHere, 2000)
 
   await store.dropSegment(A, 0)
@@ -122,7 +128,7 @@ test('a block that several segments share goes with the last of them', async (t)
   await store.dropSegment(B, 7000)
   await assert.rejects(store.read(cid), { code: 'BLOCK_MISSING' })
   assert.deepEqual(await filesIn(dir), [])
-  assert.deepEqual(store.usage(), { bytes: 0, blocks: 0, quota: undefined })
+  assert.deepEqual(store.usage(), { bytes: 0, blocks: 0, borrowed: 0, quota: undefined })
   assert.equal((await store.blob(B))?.bytesHere, 0)
 })
 
@@ -204,7 +210,7 @@ test('the same segment put many times at once, while others read and remove it, 
   const bytes = randomBytes(BLOCK_SIZE)
   const cid = cidOf(bytes)
   await Promise.all(Array.from({ length: 20 }, () => store.putSegment(A, { offset: 0 }, bytes)))
-  assert.deepEqual(store.usage(), { bytes: BLOCK_SIZE, blocks: 1, quota: undefined })
+  assert.deepEqual(store.usage(), { bytes: BLOCK_SIZE, blocks: 1, borrowed: 0, quota: undefined })
   assert.equal((await store.blob(A))?.bytesHere, BLOCK_SIZE)
   await Promise.all(
     Array.from({ length: 60 }, async (_, i) => {
@@ -219,7 +225,7 @@ test('the same segment put many times at once, while others read and remove it, 
   )
   await store.remove(A)
   await store.remove(B)
-  assert.deepEqual(store.usage(), { bytes: 0, blocks: 0, quota: undefined })
+  assert.deepEqual(store.usage(), { bytes: 0, blocks: 0, borrowed: 0, quota: undefined })
   assert.deepEqual(await filesIn(dir), [])
   assert.deepEqual(await stagedIn(dir), [])
 })

@@ -90,7 +90,7 @@ describe('the API', () => {
     assert.deepEqual(status.addrs, ['/ip4/127.0.0.1/tcp/5082'])
     assert.equal((status.tasks as unknown[]).length, 1, 'only the tasks under way')
     assert.deepEqual(status.members, { alive: 2, suspect: 0, dead: 0, left: 0 })
-    assert.equal((status.store as { quota: number }).quota, 1 << 20)
+    assert.deepEqual(status.store, { bytes: 4096, blocks: 3, borrowed: 8192, quota: 1 << 20 })
   })
 
   test('not ready is 503 with the reason', async () => {
@@ -192,6 +192,7 @@ describe('the API', () => {
       'shoal_bytes_total{source="peers"} 300',
       'shoal_bytes_total{source="upstream"} 100',
       'shoal_store_quota_bytes 1048576',
+      'shoal_store_borrowed_bytes 8192',
       'shoal_members{state="alive"} 2',
       'shoal_tasks{state="running"} 1',
       'shoal_upstream_failures_total{host="docker.io"} 1',

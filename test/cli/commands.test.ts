@@ -48,7 +48,10 @@ describe('with a daemon', () => {
     assert.match(out, /^node +self \(12D3KooWself\)$/m)
     assert.match(out, /^state +not ready: the store is opening$/m)
     assert.match(out, /^site +default: 2 alive$/m)
-    assert.match(out, /^store +4\.00 KiB of 1\.00 MiB \(0 %\) in 3 blocks, 1\.00 KiB kept$/m)
+    assert.match(
+      out,
+      /^store +4\.00 KiB of 1\.00 MiB \(0 %\) in 3 blocks, and 8\.00 KiB in containerd's files, 1\.00 KiB kept$/m,
+    )
     assert.match(out, /^bytes +local 25 B \(6 %\), peers 300 B \(71 %\), upstream 100 B \(24 %\)$/m)
     assert.match(out, /^docker\.io +\S+ +7 +1 +-$/m)
     assert.match(out, /^other +12D3KooWother +default +alive +977 KiB\/s +1\.5ms +20 B +10 B/m)

@@ -42,6 +42,16 @@ describe('the configuration', () => {
     assert.deepEqual(config.warnings, [])
   })
 
+  test("containerd's files are served from unless that is turned off", async () => {
+    assert.equal((await load({ flags: { 'containerd-root': '/somewhere' } })).containerdRoot, '/somewhere')
+    assert.equal((await load({})).borrow, true)
+    const off = await file('containerd-root: root\nborrow: false\n')
+    assert.equal((await load({ file: off })).containerdRoot, join(dir, 'root'))
+    assert.equal((await load({ file: off })).borrow, false)
+    assert.equal((await load({ file: off, flags: { borrow: true } })).borrow, true)
+    assert.equal((await load({ flags: { borrow: false } })).borrow, false)
+  })
+
   test('unprivileged state is below $XDG_STATE_HOME or the home', () => {
     assert.equal(defaultDataDir({ XDG_STATE_HOME: '/x' }, 1000), '/x/shoal')
     assert.equal(defaultDataDir({ HOME: '/home/u' }, 1000), '/home/u/.local/state/shoal')
@@ -182,6 +192,7 @@ describe('the configuration', () => {
       'leave-delay': '1m',
       'repair-rate': '1MB/s',
       mdns: 'true',
+      borrow: 'false',
       encrypter: 'tls',
       offline: 'open',
       'log-level': 'warn',
@@ -197,7 +208,7 @@ describe('the configuration', () => {
     }
     for (const { name, list, map, argument } of SETTINGS) {
       const text = samples[name] ?? (/registry|api$|mec/.test(name) ? '127.0.0.1:1' : 'x1')
-      const flag = argument === undefined ? true : list || map ? [text] : text
+      const flag = argument === undefined ? text === 'true' : list || map ? [text] : text
       const byFlag = await load({ flags: { [name]: flag } })
       const byEnv = await load({
         env: { HOME: dir, [`SHOAL_${name.toUpperCase().replaceAll('-', '_')}`]: text },

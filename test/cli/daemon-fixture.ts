@@ -41,6 +41,7 @@ const rooms: Rooms = {
     local: async () => [],
     close: async () => note('proxy'),
   }),
+  followContent: async () => ({ close: async () => note('content') }),
 }
 
 const abort = new AbortController()

@@ -28,7 +28,15 @@ describe('two nodes', () => {
     const flags = [
       ...['--data-dir', join(dir, name), '--name', name, '--listen', '/ip4/127.0.0.1/tcp/0'],
       ...['--registry', '127.0.0.1:0', '--api', '127.0.0.1:0', '--upstream', `docker.io=${upstream.url}`],
-      ...['--cluster-key', join(dir, 'a/cluster.key'), '--log-level', 'warn', '--json', ...args],
+      ...[
+        '--cluster-key',
+        join(dir, 'a/cluster.key'),
+        '--no-borrow',
+        '--log-level',
+        'warn',
+        '--json',
+        ...args,
+      ],
     ]
     if (name === 'a') flags.splice(flags.indexOf('--cluster-key'), 2)
     const child = spawn(process.execPath, [MAIN, 'serve', ...flags], { stdio: ['ignore', 'pipe', 'inherit'] })

@@ -115,7 +115,7 @@ export function standInStore(): BlockStore {
         },
       }
     },
-    usage: () => ({ bytes: 4096, blocks: 3, quota: 1 << 20 }),
+    usage: () => ({ bytes: 4096, blocks: 3, borrowed: 8192, quota: 1 << 20 }),
     collect: async (_signal, { all = false } = {}) =>
       all ? { blobs: 2, bytes: 2048 } : { blobs: 1, bytes: 512 },
     scrub: async ({ onProgress }) => {
@@ -133,6 +133,7 @@ export function standInStore(): BlockStore {
         usedAt: 1,
         bytesHere: 4096,
         bytesKept: 1024,
+        borrowedFrom: undefined,
       }
     },
     close: async () => {},

@@ -53,7 +53,17 @@ async function startNodes(dir: string, upstream: string): Promise<Node[]> {
     const out = openSync(log, 'w')
     const flags = [
       ...['--data-dir', join(dir, name), '--name', name, '--site', 'demo', '--cluster-key', key],
-      ...['--registry', registry, '--api', api, '--listen', swarm[i]!, '--upstream', `docker.io=${upstream}`],
+      ...[
+        '--registry',
+        registry,
+        '--api',
+        api,
+        '--listen',
+        swarm[i]!,
+        '--upstream',
+        `docker.io=${upstream}`,
+        '--no-borrow',
+      ],
       ...(i === 0 ? [] : ['--bootstrap', swarm[0]!]),
     ]
     const child = spawn(LAUNCHER, ['serve', ...flags], { stdio: ['ignore', out, out] })

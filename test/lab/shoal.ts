@@ -72,7 +72,12 @@ export async function startShoal(
     netns: place.netns,
     log,
     // A person's or the machine's own settings must not leak into the lab.
-    env: { HOME: place.dir, DOCKER_CONFIG: place.dir, ...options.env },
+    env: {
+      HOME: place.dir,
+      DOCKER_CONFIG: place.dir,
+      ...(given.includes('--containerd-root') ? {} : { SHOAL_BORROW: 'false' }),
+      ...options.env,
+    },
   })
   const curl = (path: string, mayFail = false) =>
     run(['curl', '-sf', '--max-time', '10', `http://${API}${path}`], { netns: place.netns, mayFail })

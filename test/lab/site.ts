@@ -10,7 +10,7 @@ export interface ApiStatus {
   name: string
   members: { alive: number; suspect: number; dead: number }
   totals: { peersIn: number; peersOut: number; upstream: number; local: number }
-  store: { bytes: number }
+  store: { bytes: number; borrowed: number }
 }
 
 export interface ApiTask {

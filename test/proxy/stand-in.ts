@@ -271,6 +271,8 @@ export function createStandIn(options: { id: string; store: BlockStore; site?: S
     storing: standInStoring(site.stored),
     open,
     holds: async (digest) => contents.has(digest),
+    borrow: async () => false,
+    giveBack: async () => {},
     tasks: () => [],
     peers: () => [],
     totals: () => ({ peersIn: 0, peersOut: 0, upstream: 0, local: 0 }),

@@ -1,0 +1,1 @@
+export { type Content, type ContentOptions, followContent, giveAllBack } from './content.ts'

@@ -1,0 +1,224 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, test } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
+import { type Digest, digestOf, silentLog } from '../../base/index.ts'
+import { type Content, type ContentOptions, followContent, giveAllBack } from '../../integration/index.ts'
+import { createSwarm, pull, type Swarm, type SwarmNode } from '../manager/swarm.ts'
+
+const MIB = 2 ** 20
+
+/** A real store and manager, and a directory in which files come and go as containerd has them. */
+describe("containerd's content", () => {
+  let root: string
+  let blobs: string
+  let swarm: Swarm
+  let node: SwarmNode
+  let content: Content | undefined
+
+  beforeEach(async () => {
+    root = await mkdtemp(join(tmpdir(), 'shoal-content-'))
+    blobs = join(root, 'io.containerd.content.v1.content/blobs/sha256')
+    await mkdir(blobs, { recursive: true })
+    swarm = await createSwarm()
+    node = await swarm.add()
+  })
+  afterEach(async () => {
+    await content?.close()
+    content = undefined
+    await swarm.close()
+    await rm(root, { recursive: true })
+  })
+
+  const follow = (options: Partial<ContentOptions> = {}): void => {
+    const { manager, store } = node
+    content = followContent({ root, manager, store, log: silentLog(), standMs: 0, ...options })
+  }
+
+  const pathOf = (digest: Digest): string => join(blobs, digest.slice(7))
+
+  /** As containerd does it: written beside, renamed into place. */
+  async function commit(bytes: Buffer, digest = digestOf(bytes)): Promise<Digest> {
+    const ingest = join(root, `ingest-${Math.random()}`)
+    await writeFile(ingest, bytes)
+    await rename(ingest, pathOf(digest))
+    return digest
+  }
+
+  async function eventually(what: string, isSo: () => Promise<boolean>): Promise<void> {
+    for (const end = Date.now() + 15_000; !(await isSo()); await delay(20)) {
+      assert.ok(Date.now() < end, `${what}, but not in 15 s`)
+    }
+  }
+
+  const borrowed = (digest: Digest, of = node): Promise<void> =>
+    eventually('it is borrowed', async () => {
+      const blob = await of.store.blob(digest)
+      return blob?.complete === true && blob.borrowedFrom === pathOf(digest)
+    })
+  const forgotten = (digest: Digest): Promise<void> =>
+    eventually('it is forgotten', async () => (await node.store.blob(digest)) === undefined)
+
+  test('what was there before, what comes and what goes', async () => {
+    const before = await Promise.all([10, MIB, 3 * MIB + 5].map((size) => commit(randomBytes(size))))
+    follow()
+    for (const digest of before) await borrowed(digest)
+    const later = await commit(randomBytes(2 * MIB))
+    await borrowed(later)
+    await rm(pathOf(before[1]!))
+    await forgotten(before[1]!)
+    assert.equal(await node.manager.holds(later), true)
+    assert.equal(node.store.usage().bytes, 0)
+  })
+
+  test('a neighbour pulls what is only in containerd, with the uplink cut; and does without once it is gone', async () => {
+    const other = await swarm.add()
+    const digest = swarm.upstream.add(5 * MIB + 1)
+    // Both have been asked before, so that whoever coordinates the blob knows that nobody has it.
+    swarm.upstream.up = false
+    for (const asker of [node, other]) await assert.rejects(pull(swarm, asker, digest))
+    await commit(swarm.upstream.blobs.get(digest)!)
+    follow()
+    await borrowed(digest)
+    assert.deepEqual(await pull(swarm, other, digest), { local: 0, peers: 5 * MIB + 1, upstream: 0 })
+    assert.deepEqual(await pull(swarm, node, digest), { local: 5 * MIB + 1, peers: 0, upstream: 0 })
+    await other.store.remove(digest)
+    await rm(pathOf(digest))
+    await forgotten(digest)
+    await assert.rejects(pull(swarm, other, digest), { code: 'UPSTREAM_UNREACHABLE' })
+    swarm.upstream.up = true
+    assert.equal((await pull(swarm, other, digest)).upstream, 5 * MIB + 1)
+  })
+
+  test('after a pull, the own blocks go; not before the file has stood for a while', async () => {
+    const digest = swarm.upstream.add(3 * MIB)
+    await pull(swarm, node, digest)
+    follow({ standMs: 1500 })
+    const committedAt = Date.now()
+    await commit(swarm.upstream.blobs.get(digest)!)
+    await borrowed(digest)
+    assert.ok(Date.now() - committedAt >= 1400)
+    assert.deepEqual(node.store.usage(), { bytes: 0, blocks: 0, borrowed: 3 * MIB, quota: undefined })
+
+    // Removed at once, as with discard_unpacked_layers: Shoal keeps its own.
+    const discarded = swarm.upstream.add(2 * MIB)
+    await pull(swarm, node, discarded)
+    await commit(swarm.upstream.blobs.get(discarded)!)
+    await delay(100)
+    await rm(pathOf(discarded))
+    await delay(1600)
+    assert.equal((await node.store.blob(discarded))?.borrowedFrom, undefined)
+    assert.equal(await node.manager.holds(discarded), true)
+    assert.equal(node.store.usage().bytes, 2 * MIB)
+  })
+
+  test('when containerd removes unpacked layers, own copies are kept; when it removes an image, that is nothing', async () => {
+    follow({ discardMs: 60_000, settleMs: 200 })
+    async function pullAndCommit(): Promise<{ layer: Digest; manifest: Digest }> {
+      const layer = swarm.upstream.add(2 * MIB)
+      await pull(swarm, node, layer)
+      await commit(swarm.upstream.blobs.get(layer)!)
+      const manifest = await commit(Buffer.from(JSON.stringify({ layers: [{ digest: layer }] })))
+      return { layer, manifest }
+    }
+    const image = await pullAndCommit()
+    await borrowed(image.layer)
+    await Promise.all([rm(pathOf(image.layer)), rm(pathOf(image.manifest))])
+    await forgotten(image.layer)
+    await delay(400)
+
+    const discarded = await pullAndCommit()
+    await borrowed(discarded.layer)
+    await rm(pathOf(discarded.layer))
+    await forgotten(discarded.layer)
+    await delay(400)
+
+    const next = await pullAndCommit()
+    await delay(300)
+    assert.equal((await node.store.blob(next.layer))?.borrowedFrom, undefined)
+    await rm(pathOf(next.layer))
+    await delay(100)
+    assert.equal(await node.manager.holds(next.layer), true)
+  })
+
+  test('a task that is under way is let alone', async () => {
+    const digest = swarm.upstream.add(4 * MIB)
+    swarm.upstream.pace = 5
+    const pulling = pull(swarm, node, digest)
+    await eventually('the pull has begun', async () => ((await node.store.blob(digest))?.bytesHere ?? 0) > 0)
+    follow({ retryMs: 50 })
+    await commit(swarm.upstream.blobs.get(digest)!)
+    await delay(150)
+    assert.equal((await node.store.blob(digest))?.borrowedFrom, undefined)
+    assert.equal((await pulling).upstream, 4 * MIB)
+    await borrowed(digest)
+  })
+
+  test('a task that begins while the file is read comes first', async () => {
+    const digest = swarm.upstream.add(2 * MIB)
+    await commit(swarm.upstream.blobs.get(digest)!)
+    follow({ bytesPerSecond: 1000, retryMs: 60_000 })
+    await delay(200)
+    assert.equal((await pull(swarm, node, digest)).upstream, 2 * MIB)
+    assert.equal((await node.store.blob(digest))?.borrowedFrom, undefined)
+  })
+
+  test('files with wrong names or wrong bytes are left alone', async () => {
+    const wrong = digestOf(randomBytes(10))
+    await commit(randomBytes(MIB), wrong)
+    await writeFile(join(blobs, 'not-a-digest'), 'x')
+    await mkdir(join(blobs, 'f'.repeat(64)))
+    follow({ lookMs: 50 })
+    const right = await commit(randomBytes(100))
+    await borrowed(right)
+    await delay(300)
+    assert.equal(await node.store.blob(wrong), undefined)
+    assert.equal((await readdir(blobs)).length, 4)
+    // containerd fetches it anew.
+    const bytes = randomBytes(MIB)
+    const digest = await commit(randomBytes(MIB), digestOf(bytes))
+    await delay(200)
+    await commit(bytes)
+    await borrowed(digest)
+  })
+
+  test('a directory that comes later, goes, and comes again', async () => {
+    await rm(root, { recursive: true })
+    follow({ retryMs: 50, lookMs: 50 })
+    await delay(100)
+    await mkdir(blobs, { recursive: true })
+    const digest = await commit(randomBytes(MIB))
+    await borrowed(digest)
+    await rm(root, { recursive: true })
+    await forgotten(digest)
+    await mkdir(blobs, { recursive: true })
+    await borrowed(await commit(randomBytes(MIB)))
+  })
+
+  test('what went while nobody looked is given back at the start, and all of it when borrowing is turned off', async () => {
+    const [a, b] = await Promise.all([1, 2].map((n) => commit(randomBytes(n * MIB))))
+    follow()
+    await borrowed(a!)
+    await borrowed(b!)
+    await content?.close()
+    await rm(pathOf(a!))
+    follow()
+    await forgotten(a!)
+    await borrowed(b!)
+    await content?.close()
+    await giveAllBack(node)
+    assert.equal(await node.store.blob(b!), undefined)
+  })
+
+  test('many that come and go at once', async () => {
+    follow()
+    const all = await Promise.all(Array.from({ length: 60 }, (_, i) => commit(randomBytes(1000 + i * 5000))))
+    await Promise.all(all.map((digest) => borrowed(digest)))
+    await Promise.all(all.slice(0, 50).map((digest) => rm(pathOf(digest))))
+    await Promise.all(all.slice(0, 50).map(forgotten))
+    for (const digest of all.slice(50)) assert.equal(await node.manager.holds(digest), true)
+  })
+})
