@@ -1,4 +1,4 @@
-/** Borrows and gives back until it is killed: `borrow-crash-child.ts STORE FILE…`; tells its parent what is whole and what may not be. */
+/** Borrows, keeps and gives back until it is killed: `borrow-crash-child.ts STORE FILE…`; tells its parent what is whole and what may not be. */
 import { readFile } from 'node:fs/promises'
 import { digestOf } from '../../base/index.ts'
 import { BLOCK_SIZE, openBlockStore } from '../../blockstore/index.ts'
@@ -18,8 +18,10 @@ async function worker(path: string): Promise<void> {
     await store.describe(digest, { size: bytes.length })
     await store.markComplete(digest)
     process.send?.({ whole: digest })
+    await store.keep(digest, Math.random() < 0.5 ? [BLOCK_SIZE, 5 * BLOCK_SIZE] : [])
     if (!(await store.borrow(digest, path, { sign, signal }))) throw new Error('not borrowed')
     process.send?.({ leaving: digest })
+    await store.keep(digest, [0])
     if (Math.random() < 0.5) await store.giveBack(digest)
     else await store.remove(digest)
     if (!(await store.borrow(digest, path, { sign, signal }))) throw new Error('not borrowed')

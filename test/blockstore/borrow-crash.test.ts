@@ -40,13 +40,17 @@ test('killed while it borrows and gives back, the store has every block that it 
     const store = await openBlockStore({ dir: root })
     const sizes = new Map<string, number>()
     for (const blob of await all(store.blobs())) {
+      const marks = await store.kept(blob.digest)
       let bytes = 0
-      for (const { cid, length } of await store.segments(blob.digest)) {
+      let kept = 0
+      for (const { cid, offset, length } of await store.segments(blob.digest)) {
         assert.equal((await store.read(cid)).length, length)
         sizes.set(cid, length)
         bytes += length
+        if (marks.includes(offset)) kept += length
       }
       assert.equal(blob.bytesHere, bytes)
+      assert.equal(blob.bytesKept, kept)
       assert.ok(!blob.complete || blob.size === bytes)
       whole.delete(blob.complete ? blob.digest : '')
     }

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import type { Digest } from '../../base/index.ts'
 import { BLOCK_SIZE } from '../../blockstore/index.ts'
@@ -193,6 +195,71 @@ describe('stored images', () => {
     await victim.store.dropSegment(blob!.digest, [...kept][0]!)
     assert.equal((await share(victim, blob!.digest)).size, kept.size - 1)
     await until('the block again', async () => (await share(victim, blob!.digest)).size === kept.size)
+  })
+
+  /** The blob's bytes in a file that is not the store's, which lies there from then on. */
+  async function borrow(node: SwarmNode, digest: Digest): Promise<string> {
+    const path = join(node.dir, `${digest.slice(7)}.foreign`)
+    await writeFile(path, swarm.upstream.blobs.get(digest)!)
+    assert.equal(await node.manager.borrow(digest, path, { signal: AbortSignal.timeout(10_000) }), true)
+    return path
+  }
+
+  for (const how of ['says so', 'does not say so'] as const) {
+    it(`are held in a borrowed file too; whose it is removes it and ${how}: the share is fetched again`, async () => {
+      const nodes = await add(4)
+      await offered(nodes)
+      const [blob] = await store(nodes[0]!, 2, [16 * MIB])
+      const { digest } = blob!
+      const victim = nodes[1]!
+      await until('records', async () => (await state(victim, 2)) !== undefined)
+      const before = await share(victim, digest)
+      swarm.upstream.up = false
+      const path = await borrow(victim, digest)
+      assert.deepEqual(await share(victim, digest), before)
+      assert.deepEqual(await bytesOf(victim, digest), { here: 16 * MIB, kept: before.size * MIB })
+      assert.equal(victim.store.usage().bytes, 0)
+      assert.deepEqual(await repair(nodes[0]!, false), { copied: 0, bytes: 0, lost: 0 })
+      const held = (await state(victim, 2))!
+      assert.deepEqual([held.bytesHere, held.bytesKept], [16 * MIB, before.size * MIB])
+      await pull(swarm, nodes[3]!, digest)
+
+      await rm(path)
+      if (how === 'says so') await victim.manager.giveBack(digest)
+      else await assert.rejects(victim.store.read((await victim.store.segments(digest))[0]!.cid))
+      assert.equal((await bytesOf(victim, digest)).here, 0)
+      await until('its share', async () => (await share(victim, digest)).size === before.size)
+      assert.deepEqual(await share(victim, digest), before)
+      assert.deepEqual(victim.store.usage(), {
+        bytes: before.size * MIB,
+        blocks: before.size,
+        borrowed: 0,
+        quota: undefined,
+      })
+      // Nobody takes it for a whole holder any more, and its share is found.
+      await nodes[3]!.store.trim(digest)
+      await pull(swarm, await swarm.add(), digest)
+      await swarm.kill(nodes[3]!)
+      assert.equal((await state(nodes[0]!, 2))!.copiesNow >= 1, true)
+    })
+  }
+
+  it('are stored out of a borrowed file, which stays as it is', async () => {
+    const nodes = await add(3)
+    await offered(nodes)
+    const size = 12 * MIB
+    const digest = swarm.upstream.add(size)
+    await borrow(nodes[0]!, digest)
+    await storeBlobs(nodes[0]!, 2, [{ digest, size }])
+    assert.equal(swarm.upstream.bytes, 0)
+    const { here, kept } = await bytesOf(nodes[0]!, digest)
+    assert.equal(here, size)
+    assert.ok(kept > 0 && kept < size)
+    assert.deepEqual(nodes[0]!.store.usage(), { bytes: 0, blocks: 0, borrowed: size, quota: undefined })
+    const known = (await state(nodes[0]!, 2))!
+    assert.deepEqual([known.bytesHere, known.bytesKept, known.copiesNow >= 2], [size, kept, true])
+    assert.deepEqual(await nodes[0]!.store.collect(undefined, { all: true }), { blobs: 0, bytes: 0 })
+    assert.equal((await bytesOf(nodes[0]!, digest)).kept, kept)
   })
 
   it('can be given other copies, stored twice at no cost, and forgotten', async () => {
