@@ -12,6 +12,7 @@ import { createVerifiedMemo } from './memo.ts'
 import { createPut } from './put.ts'
 import { createRead } from './read.ts'
 import { createRecords } from './records.ts'
+import { createRedeem } from './redeem.ts'
 import { createRemoval } from './removal.ts'
 import { createRoom } from './room.ts'
 import type { StoreState } from './state.ts'
@@ -102,6 +103,7 @@ function assemble({
   const put = createPut({ state, removal, room })
   const borrowing = createBorrowing({ state, removal, room })
   const read = createRead({ state, removal, borrowing })
+  const redeem = createRedeem({ state, put, read, giveBack: borrowing.giveBack })
 
   const work = new Set<Promise<unknown>>()
   let closing: Promise<void> | undefined
@@ -167,7 +169,11 @@ function assemble({
         await removal.blob(digest, () => false)
         await spare.ensure()
       }),
-    pin: (...args) => track(() => facts.pin(...args)),
+    pin: (digest, pinned) =>
+      track(async () => {
+        await facts.pin(digest, pinned)
+        if (pinned) await redeem(digest, stop.signal)
+      }),
     hold(digest) {
       blobs.touch(digest)
       const release = blobs.hold(digest)

@@ -98,7 +98,7 @@ export interface BlockStore {
   describe(digest: Digest, facts: { size?: number; mediaType?: string }): Promise<void>
   /**
    * Reads the file once. If its bytes have the digest, the blob is complete and its blocks are ranges of the file from then on: what
-   * own files had of it goes. The file is never written or removed, and may change or go at any time; every read is verified as ever.
+   * own files had of it goes. A pinned blob is left as it is. The file is never written or removed, and may change or go at any time; every read is verified as ever.
    * False when the bytes are others', or changed meanwhile; what was borrowed from that file is given back then.
    * @throws ABORTED | STORE_FULL (the index has no room) | the file system's errors
    */
@@ -111,6 +111,10 @@ export interface BlockStore {
   dropSegment(digest: Digest, offset: number): Promise<void>
   /** Forgets a blob; its blocks go where no other blob needs them. */
   remove(digest: Digest): Promise<void>
+  /**
+   * A pinned blob is not evicted, and does not depend on files of others: what is borrowed of it is copied.
+   * @throws STORE_FULL | BLOCK_MISSING | BLOCK_CORRUPT by that; it is pinned all the same
+   */
   pin(digest: Digest, pinned: boolean): Promise<void>
   /** Marks a blob in use until the returned function is called: it is not evicted, and counts as used now. */
   hold(digest: Digest): () => void

@@ -28,6 +28,8 @@ const operation = fc.record({
     'giveBack',
     'vanish',
     'remove',
+    'pin',
+    'unpin',
     'drop',
     'read',
     'restart',
@@ -71,10 +73,10 @@ test('whatever is borrowed, put, given back and lost: all that the index names c
           files.add(n)
         }
         if (what === 'borrow') {
-          assert.equal(
-            await store.borrow(digest, pathOf(n), { sign, signal }),
-            files.has(n) || (await isBorrowed(n)),
-          )
+          const { pinned = false, complete = false } = (await store.blob(digest)) ?? {}
+          const stands = await store.borrow(digest, pathOf(n), { sign, signal })
+          if (pinned) assert.equal(stands, complete)
+          else assert.equal(stands, files.has(n) || (await isBorrowed(n)))
         }
         if (what === 'giveBack') await store.giveBack(digest)
         if (what === 'vanish') {
@@ -83,6 +85,9 @@ test('whatever is borrowed, put, given back and lost: all that the index names c
           await store.giveBack(digest)
         }
         if (what === 'remove') await store.remove(digest)
+        if (what === 'pin' || what === 'unpin') {
+          if (await store.blob(digest)) await store.pin(digest, what === 'pin')
+        }
         if (what === 'drop') await store.dropSegment(digest, index * BLOCK_SIZE)
         if (what === 'restart' || what === 'crash') {
           await store.close()
