@@ -193,6 +193,7 @@ export function createBorrowing({
     async borrow(digest, path, { sign, bytesPerSecond, signal }) {
       throwIfAborted(signal)
       const entry = blobs.get(digest)
+      if (entry?.pinned) return entry.complete
       if (entry?.complete && entry.borrowedFrom === path) return true
       const release = blobs.hold(digest)
       try {

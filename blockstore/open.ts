@@ -13,6 +13,7 @@ import { createVerifiedMemo } from './memo.ts'
 import { createPut } from './put.ts'
 import { createRead } from './read.ts'
 import { createRecords } from './records.ts'
+import { createRedeem } from './redeem.ts'
 import { createRemoval } from './removal.ts'
 import { createRoom, type RoomLimits } from './room.ts'
 import { createScrub } from './scrub.ts'
@@ -119,6 +120,7 @@ function assemble({
   const borrowing = createBorrowing({ state, removal, room })
   const read = createRead({ state, removal, borrowing })
   const scrub = createScrub({ state, removal, borrowing })
+  const redeem = createRedeem({ state, removal, put, read })
 
   const work = new Set<Promise<unknown>>()
   let closing: Promise<void> | undefined
@@ -179,7 +181,13 @@ function assemble({
     describe: (...args) => track(() => facts.describe(...args)),
     borrow: (digest, path, options) =>
       track(() => borrowing.borrow(digest, path, { ...options, signal: whileOpen(options.signal) })),
-    giveBack: (digest) => track(() => borrowing.giveBack(digest)),
+    giveBack: (digest) =>
+      track(async () => {
+        await redeem(digest, { kept: true, signal: stop.signal }).catch((error: unknown) => {
+          log.warn({ digest, err: error }, 'a share is lost with the file that it lay in')
+        })
+        await borrowing.giveBack(digest)
+      }),
     markComplete: (digest) => track(() => facts.markComplete(digest)),
     dropSegment: (digest, offset) => track(() => removal.segment(digest, offset)),
     remove: (digest) =>
@@ -187,7 +195,13 @@ function assemble({
         await removal.blob(digest)
         await spare.ensure()
       }),
-    pin: (...args) => track(() => facts.pin(...args)),
+    pin: (digest, pinned) =>
+      track(async () => {
+        await facts.pin(digest, pinned)
+        if (!pinned) return
+        await redeem(digest, { signal: stop.signal })
+        await borrowing.giveBack(digest)
+      }),
     hold(digest) {
       blobs.touch(digest)
       const release = blobs.hold(digest)

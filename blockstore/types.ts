@@ -107,12 +107,15 @@ export interface BlockStore {
   describe(digest: Digest, facts: { size?: number; mediaType?: string }): Promise<void>
   /**
    * Reads the file once. If its bytes have the digest, the blob is complete and its blocks are ranges of the file from then on: what
-   * own files had of it goes. The file is never written or removed, and may change or go at any time; every read is verified as ever.
+   * own files had of it goes. A pinned blob is left as it is. The file is never written or removed, and may change or go at any time; every read is verified as ever.
    * False when the bytes are others', or changed meanwhile; what was borrowed from that file is given back then.
    * @throws ABORTED | STORE_FULL (the index has no room) | the file system's errors
    */
   borrow(digest: Digest, path: string, options: BorrowOptions): Promise<boolean>
-  /** The file is gone or will be: the segments that it alone holds leave, of this blob and of others. */
+  /**
+   * The file is gone or will be: the segments that it alone holds leave, of this blob and of others. What is kept of the blob is copied
+   * first, where the file is still there.
+   */
   giveBack(digest: Digest): Promise<void>
   /** The caller has verified the whole blob's digest. */
   markComplete(digest: Digest): Promise<void>
@@ -120,6 +123,10 @@ export interface BlockStore {
   dropSegment(digest: Digest, offset: number): Promise<void>
   /** Forgets a blob; its blocks go where no other blob needs them. */
   remove(digest: Digest): Promise<void>
+  /**
+   * A pinned blob is not evicted, and does not depend on files of others: what is borrowed of it is copied.
+   * @throws STORE_FULL | BLOCK_MISSING | BLOCK_CORRUPT by that; it is pinned all the same
+   */
   pin(digest: Digest, pinned: boolean): Promise<void>
   /**
    * These offsets of the blob are this node's share of a stored image: eviction, collect and trim leave their segments alone.

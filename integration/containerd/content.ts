@@ -107,7 +107,7 @@ export function followContent({
     if (!file) return gone(digest)
     if (refused.get(digest) === file.print) return
     const blob = await store.blob(digest)
-    if (blob?.complete && blob.borrowedFrom === pathOf(digest)) return
+    if (blob?.pinned || (blob?.complete && blob.borrowedFrom === pathOf(digest))) return
     queue.add(digest, file.due)
   }
 

@@ -341,6 +341,39 @@ test('the quota does not count what is borrowed, and eviction leaves it alone', 
   assert.deepEqual(store.usage(), { bytes: 2 * MIB, blocks: 2, borrowed: 8 * MIB, quota: 3 * MIB })
 })
 
+test('what is pinned has own files: it keeps them, or gets them', async (t) => {
+  const { dir, root, store } = await setUp(t)
+  const shared = randomBytes(MIB)
+  const a = await foreign(dir, 'a', Buffer.concat([shared, randomBytes(MIB), shared]))
+  const b = await foreign(dir, 'b', Buffer.concat([shared, randomBytes(77)]))
+  await pulled(store, a.digest, a.blocks)
+  await store.pin(a.digest, true)
+  assert.equal(await borrow(store, a.digest, a.path), true)
+  assert.deepEqual(store.usage(), { bytes: 2 * MIB, blocks: 2, borrowed: 0, quota: undefined })
+  await store.pin(a.digest, false)
+  await borrow(store, a.digest, a.path)
+  await borrow(store, b.digest, b.path)
+  assert.deepEqual(store.usage(), { bytes: 0, blocks: 0, borrowed: 2 * MIB + 77, quota: undefined })
+
+  await store.pin(a.digest, true)
+  assert.deepEqual(store.usage(), { bytes: 2 * MIB, blocks: 2, borrowed: 77, quota: undefined })
+  await rm(a.path)
+  await rm(b.path)
+  await store.giveBack(a.digest)
+  await store.giveBack(b.digest)
+  await expectWhole(store, a.digest, a.blocks)
+  assert.deepEqual((await filesIn(root)).sort(), [...new Set(a.blocks.map((block) => cidOf(block)))].sort())
+})
+
+test('pinning what has just gone says so', async (t) => {
+  const { dir, store } = await setUp(t)
+  const file = await foreign(dir, 'layer', randomBytes(MIB))
+  await borrow(store, file.digest, file.path)
+  await rm(file.path)
+  await assert.rejects(store.pin(file.digest, true), { code: 'BLOCK_MISSING' })
+  assert.equal((await store.blob(file.digest))?.pinned, true)
+})
+
 test('what is borrowed is remembered over a restart, tidy or not', async (t) => {
   const made = await setUp(t)
   let { store } = made

@@ -90,7 +90,7 @@ describe('the API', () => {
     assert.deepEqual(status.addrs, ['/ip4/127.0.0.1/tcp/5082'])
     assert.equal((status.tasks as unknown[]).length, 1, 'only the tasks under way')
     assert.deepEqual(status.members, { alive: 2, suspect: 0, dead: 0, left: 0 })
-    assert.deepEqual(status.store, { bytes: 4096, blocks: 3, borrowed: 8192, quota: 1 << 20 })
+    assert.deepEqual(status.store, { bytes: 4096, blocks: 3, borrowed: 8192, kept: 1024, quota: 1 << 20 })
   })
 
   test('not ready is 503 with the reason', async () => {

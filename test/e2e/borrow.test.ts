@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import {
   type Containerd,
@@ -30,7 +29,7 @@ describe('content that containerd has is served from there', { skip: lacking('co
     containerds = await Promise.all(lab.hosts.map((host) => host.containerd()))
     for (const containerd of containerds) containerd.mirror('docker.io', ['http://127.0.0.1:5080'])
     site = await startSite(lab, (i) => ({
-      flags: ['--containerd-root', join(lab.hosts[i]!.dir, 'containerd/root')],
+      flags: ['--containerd-root', containerds[i]!.root],
     }))
   })
   after(() => lab?.destroy())

@@ -144,6 +144,22 @@ describe("containerd's content", () => {
     assert.equal(await node.manager.holds(next.layer), true)
   })
 
+  test('what is pinned keeps its own blocks until it is not', async () => {
+    const digest = swarm.upstream.add(2 * MIB)
+    await pull(swarm, node, digest)
+    await node.store.pin(digest, true)
+    follow({ lookMs: 100 })
+    await commit(swarm.upstream.blobs.get(digest)!)
+    await delay(300)
+    assert.equal(node.store.usage().bytes, 2 * MIB)
+    await node.store.pin(digest, false)
+    await borrowed(digest)
+    await node.store.pin(digest, true)
+    await rm(pathOf(digest))
+    await delay(300)
+    assert.equal(await node.manager.holds(digest), true)
+  })
+
   test('a task that is under way is let alone', async () => {
     const digest = swarm.upstream.add(4 * MIB)
     swarm.upstream.pace = 5

@@ -62,12 +62,12 @@ async function furnish(site: Lab): Promise<void> {
   say(`  ${enter(site.cloud.netns)}`)
   for (const host of site.hosts) {
     say(`${host.name} (${host.address}): ${enter(host.netns)}`)
+    const containerd = values.containerd ? await host.containerd() : undefined
     if (!values['no-shoal']) {
-      const node = await host.shoal()
+      const node = await host.shoal(containerd ? { flags: ['--containerd-root', containerd.root] } : {})
       say(`  shoal   ${node.registry}, API http://127.0.0.1:5081, log ${node.service.log}`)
     }
-    if (values.containerd) {
-      const containerd = await host.containerd()
+    if (containerd) {
       containerd.mirror('docker.io', ['http://127.0.0.1:5080'])
       say(
         `  ctr     ctr -a ${containerd.address} i pull --hosts-dir ${containerd.hostsDir} docker.io/lab/hello:1`,

@@ -14,6 +14,8 @@ type Command = (args: string[], options?: RunOptions) => Promise<RunResult>
 export interface Containerd {
   service: Service
   address: string
+  /** What it keeps its content below. */
+  root: string
   /** Its directory of `HOST/hosts.toml`, given to `ctr images pull --hosts-dir`. */
   hostsDir: string
   ctr: Command
@@ -33,11 +35,12 @@ export async function startContainerd(place: RuntimePlace): Promise<Containerd> 
   mkdirSync(hostsDir, { recursive: true })
   const address = join(dir, 'containerd.sock')
   const config = join(dir, 'config.toml')
+  const root = join(dir, 'root')
   writeFileSync(
     config,
     [
       'version = 2',
-      `root = "${join(dir, 'root')}"`,
+      `root = "${root}"`,
       `state = "${join(dir, 'state')}"`,
       'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]',
       '[grpc]',
@@ -55,6 +58,7 @@ export async function startContainerd(place: RuntimePlace): Promise<Containerd> 
   return {
     service,
     address,
+    root,
     hostsDir,
     ctr,
     mirror(host, urls) {

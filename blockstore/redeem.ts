@@ -1,0 +1,41 @@
+import type { Digest } from '../base/index.ts'
+import { afterAll, blockKey, decodeBlock, decodeSegment, isBorrowed, segmentsOf } from './keys.ts'
+import type { Removal } from './removal.ts'
+import type { StoreState } from './state.ts'
+import { BLOCK_SIZE, type BlockStore } from './types.ts'
+
+/**
+ * Gives the borrowed blocks of a blob files of their own, so that they do not go when somebody else's file does. With `kept`, only those
+ * that are kept; and none where the file is gone, as nothing is to be had there.
+ */
+export function createRedeem({
+  state,
+  removal,
+  put,
+  read,
+}: {
+  state: StoreState
+  removal: Removal
+  put: BlockStore['putSegment']
+  read: BlockStore['read']
+}): (digest: Digest, options: { kept?: boolean; signal: AbortSignal }) => Promise<void> {
+  const { index, blobs, places } = state
+
+  return async (digest, { kept = false, signal }) => {
+    const entry = blobs.get(digest)
+    if (entry?.borrowedFrom === undefined || (kept && entry.marks === 0)) return
+    const prefix = segmentsOf(digest)
+    const segments = (await index.entries({ from: prefix, to: afterAll(prefix) })).map(([key, text]) =>
+      decodeSegment(Number(key.slice(prefix.length)), text),
+    )
+    const isKept = await removal.keptAmong(segments.map(({ offset }) => ({ digest, offset })))
+    const into = Buffer.allocUnsafe(BLOCK_SIZE)
+    for (const { cid, offset } of segments) {
+      if (kept && !isKept(digest, offset)) continue
+      const value = await index.get(blockKey(cid))
+      const block = value === undefined ? undefined : decodeBlock(value)
+      if (!isBorrowed(block) || (kept && places.stamp(cid, block) === undefined)) continue
+      await put(digest, { offset }, await read(cid, { into, signal }), signal)
+    }
+  }
+}
