@@ -2,6 +2,7 @@ import type { Digest } from '../base/index.ts'
 import { newBlob, recordOp } from './blob-table.ts'
 import { throwIfAborted } from './faults.ts'
 import { type Cuts, cutFile } from './foreign.ts'
+import { keptAmong } from './kept.ts'
 import type { Op } from './key-index.ts'
 import {
   afterAll,
@@ -116,7 +117,10 @@ export function createBorrowing({
       )
       if (before === undefined) added.push(segment)
     }
-    const isKept = await removal.keptAmong(added.map(({ offset }) => ({ digest, offset })))
+    const isKept = await keptAmong(
+      state,
+      added.map(({ offset }) => ({ digest, offset })),
+    )
     const facts = {
       bytesHere: entry.bytesHere + lengthOf(added),
       bytesKept: entry.bytesKept + lengthOf(added.filter(({ offset }) => isKept(digest, offset))),

@@ -3,6 +3,7 @@ import { type BlobEntry, type BlobTable, newBlob, recordOp } from './blob-table.
 import type { KeyIndex, Op } from './key-index.ts'
 import { afterAll, blobKey, decodeSegment, KEPT, keptKey, keptOf, parsePlace, segmentsOf } from './keys.ts'
 import { pages } from './pages.ts'
+import type { Place } from './places.ts'
 import type { Removal } from './removal.ts'
 import type { Room } from './room.ts'
 import type { StoreState } from './state.ts'
@@ -81,6 +82,20 @@ export function createKept({
     trim: (digest, signal) =>
       removal.unkept(digest, () => blobs.get(digest)?.pinned === true || blobs.held(digest), signal),
   }
+}
+
+/** Tells which of the places are marked as kept. */
+export async function keptAmong(
+  { index, blobs }: { index: KeyIndex; blobs: BlobTable },
+  candidates: readonly Place[],
+): Promise<(digest: Digest, offset: number) => boolean> {
+  const keys = candidates
+    .filter(({ digest }) => (blobs.get(digest)?.marks ?? 0) > 0)
+    .map(({ digest, offset }) => keptKey(digest, offset))
+  if (keys.length === 0) return () => false
+  const here = await index.hasMany(keys)
+  const kept = new Set(keys.filter((_, i) => here[i]))
+  return (digest, offset) => kept.has(keptKey(digest, offset))
 }
 
 /**

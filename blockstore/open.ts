@@ -120,7 +120,7 @@ function assemble({
   const borrowing = createBorrowing({ state, removal, room })
   const read = createRead({ state, removal, borrowing })
   const scrub = createScrub({ state, removal, borrowing })
-  const redeem = createRedeem({ state, removal, put, read })
+  const redeem = createRedeem({ state, put, read })
 
   const work = new Set<Promise<unknown>>()
   let closing: Promise<void> | undefined

@@ -1,6 +1,6 @@
-import type { Digest } from '../base/index.ts'
+import { type Digest, isShoalError } from '../base/index.ts'
+import { keptAmong } from './kept.ts'
 import { afterAll, blockKey, decodeBlock, decodeSegment, isBorrowed, segmentsOf } from './keys.ts'
-import type { Removal } from './removal.ts'
 import type { StoreState } from './state.ts'
 import { BLOCK_SIZE, type BlockStore } from './types.ts'
 
@@ -10,12 +10,10 @@ import { BLOCK_SIZE, type BlockStore } from './types.ts'
  */
 export function createRedeem({
   state,
-  removal,
   put,
   read,
 }: {
   state: StoreState
-  removal: Removal
   put: BlockStore['putSegment']
   read: BlockStore['read']
 }): (digest: Digest, options: { kept?: boolean; signal: AbortSignal }) => Promise<void> {
@@ -28,14 +26,22 @@ export function createRedeem({
     const segments = (await index.entries({ from: prefix, to: afterAll(prefix) })).map(([key, text]) =>
       decodeSegment(Number(key.slice(prefix.length)), text),
     )
-    const isKept = await removal.keptAmong(segments.map(({ offset }) => ({ digest, offset })))
+    const isKept = await keptAmong(
+      state,
+      segments.map(({ offset }) => ({ digest, offset })),
+    )
     const into = Buffer.allocUnsafe(BLOCK_SIZE)
     for (const { cid, offset } of segments) {
       if (kept && !isKept(digest, offset)) continue
       const value = await index.get(blockKey(cid))
       const block = value === undefined ? undefined : decodeBlock(value)
       if (!isBorrowed(block) || (kept && places.stamp(cid, block) === undefined)) continue
-      await put(digest, { offset }, await read(cid, { into, signal }), signal)
+      try {
+        await put(digest, { offset }, await read(cid, { into, signal }), signal)
+      } catch (error) {
+        // Lost just now, and whoever cares has been told.
+        if (!isShoalError(error, 'BLOCK_MISSING') && !isShoalError(error, 'BLOCK_CORRUPT')) throw error
+      }
     }
   }
 }

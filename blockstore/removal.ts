@@ -2,6 +2,7 @@ import type { Digest } from '../base/index.ts'
 import { publicBlob, recordOp } from './blob-table.ts'
 import { isNoSpace, throwIfAborted } from './faults.ts'
 import type { Stamp } from './files.ts'
+import { keptAmong } from './kept.ts'
 import type { Op } from './key-index.ts'
 import {
   afterAll,
@@ -11,14 +12,13 @@ import {
   decodeBlock,
   decodeSegment,
   isBorrowed,
-  keptKey,
   keptOf,
   refKey,
   refsOf,
   segmentKey,
   segmentsOf,
 } from './keys.ts'
-import { homeAmong, moveOp, type Place, placesNeeding } from './places.ts'
+import { homeAmong, moveOp, placesNeeding } from './places.ts'
 import type { StoreState } from './state.ts'
 import type { Cid } from './types.ts'
 
@@ -43,8 +43,6 @@ export interface Removal {
   carryOut(plan: RemovalPlan, more?: Op[]): Promise<number>
   /** Removes files that the index does not name any more. */
   unlink(cids: Cid[]): Promise<void>
-  /** Tells which of the places are marked as kept. */
-  keptAmong(places: Place[]): Promise<(digest: Digest, offset: number) => boolean>
   segment(digest: Digest, offset: number): Promise<void>
   /** To be called before the segments go; tells the listeners to damage when what it returns is called. */
   damageOf(segments: Leaving[]): () => void
@@ -79,19 +77,9 @@ export function createRemoval(state: StoreState): Removal {
     }
   }
 
-  const keptAmong: Removal['keptAmong'] = async (candidates) => {
-    const keys = candidates
-      .filter(({ digest }) => (blobs.get(digest)?.marks ?? 0) > 0)
-      .map(({ digest, offset }) => keptKey(digest, offset))
-    if (keys.length === 0) return () => false
-    const here = await index.hasMany(keys)
-    const kept = new Set(keys.filter((_, i) => here[i]))
-    return (digest, offset) => kept.has(keptKey(digest, offset))
-  }
-
   /** What stays when only what is neither kept nor borrowed shall go. */
   async function sparedOf(found: Leaving[]): Promise<Set<number>> {
-    const isKept = await keptAmong(found)
+    const isKept = await keptAmong(state, found)
     const values =
       totals.borrowed > 0 ? await Promise.all(found.map(({ cid }) => index.get(blockKey(cid)))) : []
     const lies = (value: string | undefined): boolean => value !== undefined && isBorrowed(decodeBlock(value))
@@ -141,7 +129,7 @@ export function createRemoval(state: StoreState): Removal {
       if (block) doomed.push({ cid, block })
       ops.push({ type: 'del', key: blockKey(cid) })
     }
-    const isKept = await keptAmong(gone)
+    const isKept = await keptAmong(state, gone)
     const lost = [...Map.groupBy(gone, ({ digest }) => digest)]
     for (const [digest] of lost) {
       const entry = blobs.get(digest)
@@ -267,7 +255,6 @@ export function createRemoval(state: StoreState): Removal {
     plan,
     carryOut,
     unlink,
-    keptAmong,
     damageOf,
     segment: (digest, offset) =>
       mutate.run(async () => {

@@ -124,8 +124,8 @@ export interface BlockStore {
   /** Forgets a blob; its blocks go where no other blob needs them. */
   remove(digest: Digest): Promise<void>
   /**
-   * A pinned blob is not evicted, and does not depend on files of others: what is borrowed of it is copied.
-   * @throws STORE_FULL | BLOCK_MISSING | BLOCK_CORRUPT by that; it is pinned all the same
+   * A pinned blob is not evicted, and does not depend on files of others: what is borrowed of it is copied. What is lost by then,
+   * `onDamaged` tells. @throws STORE_FULL (it is pinned all the same)
    */
   pin(digest: Digest, pinned: boolean): Promise<void>
   /**

@@ -48,7 +48,11 @@ export function createPins(parts: {
   /** What was noted, but cut short by a crash. */
   async function resume(): Promise<void> {
     const noted = await Array.fromAsync(records.entries())
-    for (const [, { blobs }] of noted) for (const digest of blobs) await store.pin(digest, true)
+    for (const digest of new Set(noted.flatMap(([, { blobs }]) => blobs))) {
+      await store
+        .pin(digest, true)
+        .catch((error: unknown) => log.warn({ digest, error: String(error) }, 'a blob could not be pinned'))
+    }
   }
 
   async function find(reference: string): Promise<{ name: string; image: Image | undefined }> {

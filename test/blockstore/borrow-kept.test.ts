@@ -139,7 +139,7 @@ test('a pinned blob that is given back, and one that lay in its file, are report
   const { damaged } = hear(store)
   // Pinned as its file went: it was not copied in time.
   await rm(layer.path)
-  await assert.rejects(store.pin(layer.digest, true), { code: 'BLOCK_MISSING' })
+  await store.pin(layer.digest, true)
   const heard = new Map(damaged.map(([blob, offsets]) => [blob.digest, { blob, offsets }]))
   assert.deepEqual([...heard.keys()].sort(), [layer.digest, other].sort())
   assert.deepEqual(heard.get(layer.digest)?.offsets, [0, MIB, 2 * MIB])

@@ -365,12 +365,15 @@ test('what is pinned has own files: it keeps them, or gets them', async (t) => {
   assert.deepEqual((await filesIn(root)).sort(), [...new Set(a.blocks.map((block) => cidOf(block)))].sort())
 })
 
-test('pinning what has just gone says so', async (t) => {
+test('pinning what has just gone says that it is damaged', async (t) => {
   const { dir, store } = await setUp(t)
   const file = await foreign(dir, 'layer', randomBytes(MIB))
   await borrow(store, file.digest, file.path)
   await rm(file.path)
-  await assert.rejects(store.pin(file.digest, true), { code: 'BLOCK_MISSING' })
+  const damaged: [Digest, number[]][] = []
+  store.onDamaged(({ digest }, offsets) => damaged.push([digest, offsets]))
+  await store.pin(file.digest, true)
+  assert.deepEqual(damaged, [[file.digest, [0]]])
   assert.equal((await store.blob(file.digest))?.pinned, true)
 })
 
