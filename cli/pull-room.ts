@@ -44,7 +44,8 @@ export function createPull(puller: Puller): PullImage {
 }
 
 function imageInfo(image: PinnedImage): ImageInfo {
-  const { name, digest, platforms, size, bytesHere, bytesKept, blobs, pinned, pulledAt } = image
+  const { name, digest, platforms, size, bytesHere, bytesKept, bytesBorrowed } = image
+  const { blobs, pinned, pulledAt } = image
   return {
     reference: name,
     digest,
@@ -52,6 +53,7 @@ function imageInfo(image: PinnedImage): ImageInfo {
     size,
     bytesHere,
     bytesKept,
+    bytesBorrowed,
     complete: bytesHere >= size,
     pinned,
     blobs: blobs.length,

@@ -26,6 +26,8 @@ export interface Image {
   bytesHere: number
   /** Of these the ones that are this node's share of a stored image. */
   bytesKept: number
+  /** Of those that are here, the ones of blobs that lie in files which Shoal does not own. */
+  bytesBorrowed: number
   layers: Digest[]
   /** All its parts that are known. */
   blobs: Digest[]
@@ -152,11 +154,13 @@ export function createImages(parts: {
     let size = 0
     let bytesHere = 0
     let bytesKept = 0
+    let bytesBorrowed = 0
     for (const [part, bytes] of sizes) {
       const blob = await store.blob(part)
       size += blob?.size ?? bytes
       bytesHere += blob?.bytesHere ?? 0
       bytesKept += blob?.bytesKept ?? 0
+      if (blob?.borrowedFrom !== undefined) bytesBorrowed += blob.bytesHere
     }
     const slash = label.indexOf('/')
     return {
@@ -170,6 +174,7 @@ export function createImages(parts: {
       size,
       bytesHere,
       bytesKept,
+      bytesBorrowed,
       layers: [...layers],
       blobs: [...sizes.keys()],
       pulledAt,

@@ -89,6 +89,7 @@ export const SCHEMAS: Record<string, Schema> = {
     size: count(),
     bytesHere: count(),
     bytesKept: count("of these, bytes that are this node's share of a stored image"),
+    bytesBorrowed: count("bytes of blobs that lie in containerd's files"),
     complete: { type: 'boolean' },
     pinned: { type: 'boolean', description: 'it is not evicted' },
     blobs: count('manifests, configs and layers that are known'),

@@ -13,6 +13,8 @@ export interface ImageInfo {
   bytesHere: number
   /** Of these the ones that are this node's share of a stored image. */
   bytesKept: number
+  /** Of those that are here, the ones of blobs that lie in containerd's files. */
+  bytesBorrowed: number
   complete: boolean
   /** It is not evicted. */
   pinned: boolean

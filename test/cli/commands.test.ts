@@ -82,7 +82,7 @@ describe('with a daemon', () => {
     assert.match((await shoal(['peers', '--api', api])).out, /^NAME +ID +SITE +STATE .*\nother /)
     assert.match(
       (await shoal(['images', '--api', api])).out,
-      /redis:7 +sha256:\w{12} +linux\/amd64 +0\.98 KiB +40 % +20 % +\d+d ago +pinned/,
+      /redis:7 +sha256:\w{12} +linux\/amd64 +0\.98 KiB +40 % +20 % +30 % +\d+d ago +pinned/,
     )
     assert.equal((await shoal(['gc', '--api', api])).out, 'freed 512 B in 1 blobs\n')
     assert.equal((await shoal(['gc', '--all', '--api', api])).out, 'freed 2.00 KiB in 2 blobs\n')

@@ -186,6 +186,7 @@ const REDIS: ImageInfo = {
   size: 1000,
   bytesHere: 400,
   bytesKept: 200,
+  bytesBorrowed: 300,
   complete: false,
   pinned: true,
   blobs: 3,
