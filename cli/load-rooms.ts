@@ -89,6 +89,16 @@ export async function loadRooms(): Promise<Rooms> {
         listener: made.handler,
         pull: createPull(puller),
         images: createImageList(puller),
+        collect: ({ reference, platform }, signal) =>
+          proxy.collectImage({
+            parts: made.parts,
+            reference,
+            ...(platform === undefined
+              ? {}
+              : { platform: platform === 'all' ? platform : proxy.parsePlatform(platform) }),
+            signal,
+          }),
+        storedName: (reference) => proxy.storedName(reference, made.parts.defaultHost),
         upstreams: watched.health,
         close: () => made.close(),
       }

@@ -14,7 +14,9 @@ import type { Config } from './config.ts'
 import { type Listener, listenHttp } from './http-server.ts'
 import { startMemoryGuard } from './memory-guard.ts'
 import type { Rooms } from './rooms.ts'
+import { createStoreImage } from './store-room.ts'
 import { ensureToken } from './token.ts'
+import { keepWanted } from './wanted.ts'
 
 /** How long requests that are under way may go on when the daemon is stopped. */
 const GRACE_MS = 3000
@@ -92,11 +94,14 @@ export async function startDaemon(
     const lag = createLagMeter()
     onClose(() => lag.close())
     const upstreams = proxy.upstreams ?? (() => [])
+    const storeImage = createStoreImage({ collect: proxy.collect, storing: manager.storing })
     const api = createApi({
       manager,
       store,
       images: proxy.images,
       pull: proxy.pull,
+      storeImage,
+      storedName: proxy.storedName,
       metrics: createMetrics([...nodeInstruments({ manager, store, upstreams }), ...processInstruments(lag)]),
       lag,
       readiness: readiness.checks,
@@ -109,6 +114,14 @@ export async function startDaemon(
       },
       log,
     })
+    const wanted = keepWanted({
+      images: config.store,
+      manager,
+      storeImage,
+      storedName: proxy.storedName,
+      log,
+    })
+    onClose(() => wanted.close())
     endStreams = () => api.close()
     gate.open(api.app)
     return { id: manager.self.id, addresses, close }

@@ -27,6 +27,7 @@ import type {
   PeerId,
   Priority,
   Rpc,
+  Storing,
   TaskStatus,
 } from './types.ts'
 
@@ -48,6 +49,7 @@ export function createManager(deps: {
   isConnected: (peer: PeerId) => boolean
   /** Resolves when so many more bytes may come from upstream; absent: at once. */
   mayReceive?: (bytes: number, priority: Priority) => Promise<void>
+  storing?: Storing
   log: Log
   random?: () => number
 }): Manager {
@@ -166,6 +168,7 @@ export function createManager(deps: {
     rpc,
     hints,
     records,
+    storing: deps.storing as Storing,
     async open({ digest, origin, size, mediaType, priority, signal }) {
       closing.signal.throwIfAborted()
       await settled(digest)

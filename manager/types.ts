@@ -1,8 +1,10 @@
 import type { Digest } from '../base/index.ts'
 import type { PeerId, Priority } from '../scheduler/types.ts'
 import type { SharedRecords } from './records/types.ts'
+import type { Storing } from './storing/types.ts'
 
 export type { SharedRecord, SharedRecords, Stamp } from './records/types.ts'
+export type { Repaired, StoredBlob, StoredImage, StoredState, Storing } from './storing/types.ts'
 export type { PeerId, Priority }
 
 /** Suspect: did not answer, may still refute it. Left: said goodbye. */
@@ -163,6 +165,7 @@ export interface Manager {
   readonly rpc: Rpc
   readonly hints: Hints
   readonly records: SharedRecords
+  readonly storing: Storing
   /**
    * Opens a task for the blob or joins the one under way; resolves once its size is known or bytes are there.
    * @throws NOT_FOUND | DENIED | UNAUTHORIZED | UPSTREAM_UNREACHABLE | UPSTREAM_STATUS | STORE_FULL

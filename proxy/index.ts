@@ -1,3 +1,4 @@
+export { type Collected, collectImage, storedName } from './collect.ts'
 export { type Image, platformName } from './images.ts'
 export { hostPlatform, type Platform, parsePlatform } from './platform.ts'
 export { type PartProgress, type PullResult, pullImage } from './pull.ts'

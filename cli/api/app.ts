@@ -9,6 +9,7 @@ import type { Metrics } from './metrics.ts'
 import { problemOf, sendProblem } from './problem.ts'
 import { createPulls } from './pulls.ts'
 import { createRoutes, type Route } from './routes.ts'
+import { createStorings, type StoreImage } from './storings.ts'
 import type { ImageInfo, Problem, PullImage, ReadyCheck, UpstreamHealth } from './types.ts'
 
 export interface ApiDeps {
@@ -17,6 +18,9 @@ export interface ApiDeps {
   /** Images whose manifest is here. */
   images: () => Promise<ImageInfo[]>
   pull: PullImage
+  storeImage: StoreImage
+  /** The name that an image is stored under. @throws NAME_INVALID | DIGEST_INVALID */
+  storedName: (reference: string) => string
   metrics: Metrics
   lag: LagMeter
   readiness: () => ReadyCheck[]
@@ -39,7 +43,7 @@ export interface Api {
   app: Express
   /** `METHOD /path/{id}` of everything that is served. */
   routes: string[]
-  /** Ends the event streams and cancels the pulls. */
+  /** Ends the event streams and cancels pulls and storings; they go on after a restart. */
   close(): Promise<void>
 }
 
@@ -71,8 +75,16 @@ export function createApi(deps: ApiDeps): Api {
   pulls
     .resume()
     .catch((error) => log.warn({ err: error }, 'pulls of the last run could not be taken up again'))
-  const events = createEvents({ manager, pulls, log, ...deps.events })
-  const routes = createRoutes({ ...deps, pulls, events, startedAt: Date.now() })
+  const storings = createStorings({
+    storeImage: deps.storeImage,
+    wanted: deps.store.records('storings'),
+    log,
+  })
+  storings
+    .resume()
+    .catch((error) => log.warn({ err: error }, 'storings of the last run could not be taken up again'))
+  const events = createEvents({ manager, pulls, storings, log, ...deps.events })
+  const routes = createRoutes({ ...deps, pulls, storings, events, startedAt: Date.now() })
 
   const app = express()
   app.disable('x-powered-by')
@@ -119,7 +131,7 @@ export function createApi(deps: ApiDeps): Api {
     routes: routes.map(({ method, path }) => `${method.toUpperCase()} ${path}`),
     close: async () => {
       events.close()
-      await pulls.close()
+      await Promise.all([pulls.close(), storings.close()])
     },
   }
 }

@@ -3,9 +3,10 @@ import type { Log } from '../../base/index.ts'
 import type { Manager } from '../../manager/index.ts'
 import { tooMany } from './problem.ts'
 import type { Pulls } from './pulls.ts'
+import type { Storings } from './storings.ts'
 import { memberView, taskView } from './views.ts'
 
-export const EVENT_TYPES = ['task', 'members', 'pull'] as const
+export const EVENT_TYPES = ['task', 'members', 'pull', 'storing'] as const
 export type EventType = (typeof EVENT_TYPES)[number]
 
 export interface EventOptions {
@@ -17,7 +18,7 @@ export interface EventOptions {
   maxReaders?: number
 }
 
-/** The event stream: what is told of tasks, members and pulls, to any number of readers at a bounded cost. */
+/** The event stream: what is told of tasks, members, pulls and storings, to any number of readers at a bounded cost. */
 export interface Events {
   /** Answers with the stream: first all as it is, then the changes. @throws ShoalError with status 429 at too many readers */
   attach(res: Response, types: ReadonlySet<EventType>): void
@@ -28,12 +29,13 @@ export interface Events {
 export function createEvents({
   manager,
   pulls,
+  storings,
   log,
   everyMs = 200,
   heartbeatMs = 15e3,
   maxUnread = 256 * 1024,
   maxReaders = 64,
-}: { manager: Manager; pulls: Pulls; log: Log } & EventOptions): Events {
+}: { manager: Manager; pulls: Pulls; storings: Storings; log: Log } & EventOptions): Events {
   const readers = new Map<Response, ReadonlySet<EventType>>()
   /** What changed since the last telling, by subject: progress of one blob is one entry however often it moves. */
   const pending = new Map<string, { type: EventType; data: () => unknown }>()
@@ -82,6 +84,7 @@ export function createEvents({
         note(`task ${task.digest}`, 'task', () => taskView(task, manager), task.state !== 'running')
       }),
       pulls.onChange((pull) => note(`pull ${pull.id}`, 'pull', () => pull, pull.state !== 'running')),
+      storings.onChange((one) => note(`storing ${one.id}`, 'storing', () => one, one.state !== 'running')),
     ]
   }
 
@@ -111,6 +114,7 @@ export function createEvents({
       if (types.has('task'))
         for (const task of manager.tasks()) write(res, frame('task', taskView(task, manager)))
       if (types.has('pull')) for (const pull of pulls.list()) write(res, frame('pull', pull))
+      if (types.has('storing')) for (const one of storings.list()) write(res, frame('storing', one))
     },
     get readers() {
       return readers.size

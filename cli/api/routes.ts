@@ -3,7 +3,10 @@ import { ShoalError } from '../../base/index.ts'
 import type { ApiDeps } from './app.ts'
 import { EVENT_TYPES, type Events, type EventType } from './events.ts'
 import type { Pulls } from './pulls.ts'
-import { membersByState, peerView, taskView } from './views.ts'
+import { gone, pullRequest } from './requests.ts'
+import { createStoredRoutes } from './stored-routes.ts'
+import type { Storings } from './storings.ts'
+import { imageViews, membersByState, peerView, taskView } from './views.ts'
 
 export interface Route {
   method: 'get' | 'post' | 'delete'
@@ -39,23 +42,6 @@ function statusView(deps: RouteDeps): Record<string, unknown> {
   }
 }
 
-function pullRequest(body: unknown): { reference: string; platform?: string } {
-  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
-    throw new ShoalError('USAGE', 'the body must be an object with a reference')
-  }
-  const { reference, platform, ...rest } = body as Record<string, unknown>
-  const stray = Object.keys(rest)[0]
-  if (stray !== undefined) throw new ShoalError('USAGE', `unknown member: ${stray.slice(0, 80)}`)
-  if (typeof reference !== 'string' || !/^[\x21-\x7e]{1,512}$/.test(reference)) {
-    throw new ShoalError('NAME_INVALID', 'reference must be an image name, such as docker.io/library/redis:7')
-  }
-  if (platform === undefined) return { reference }
-  if (typeof platform !== 'string' || !/^[a-z0-9]+\/[a-z0-9]+(\/[a-z0-9.]+)?$/.test(platform)) {
-    throw new ShoalError('USAGE', 'platform must be OS/ARCH or OS/ARCH/VARIANT, such as linux/arm64')
-  }
-  return { reference, platform }
-}
-
 function eventTypes(given: unknown): ReadonlySet<EventType> {
   if (given === undefined) return new Set(EVENT_TYPES)
   const wanted = String(given).split(',')
@@ -66,18 +52,11 @@ function eventTypes(given: unknown): ReadonlySet<EventType> {
   return new Set(fit)
 }
 
-/** A signal that fires when the client goes away. */
-function gone(res: Response): AbortSignal {
-  const abort = new AbortController()
-  res.on('close', () => abort.abort(new ShoalError('ABORTED', 'the client went away')))
-  return abort.signal
-}
-
-export type RouteDeps = ApiDeps & { pulls: Pulls; events: Events; startedAt: number }
+export type RouteDeps = ApiDeps & { pulls: Pulls; storings: Storings; events: Events; startedAt: number }
 
 /** Everything that is served, as data, so that the OpenAPI document can be held against it. */
 export function createRoutes(deps: RouteDeps): Route[] {
-  const { manager, store, pulls } = deps
+  const { manager, store, pulls, storings, storedName } = deps
   const parameter = (req: Request, name: string): string => String(req.params[name])
   const noPull = (id: string): ShoalError => new ShoalError('NOT_FOUND', `no pull ${id.slice(0, 80)}`)
 
@@ -92,7 +71,7 @@ export function createRoutes(deps: RouteDeps): Route[] {
     {
       method: 'get',
       path: '/api/v1/images',
-      handle: async (_req, res) => res.json(await deps.images()),
+      handle: async (_req, res) => res.json(imageViews(await deps.images(), await manager.storing.list())),
     },
     {
       method: 'post',
@@ -122,6 +101,7 @@ export function createRoutes(deps: RouteDeps): Route[] {
         res.status(204).end()
       },
     },
+    ...createStoredRoutes({ storing: manager.storing, storings, storedName }),
     {
       method: 'post',
       path: '/api/v1/gc',

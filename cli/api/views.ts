@@ -1,4 +1,5 @@
-import type { Manager, Member, PeerStatus, TaskStatus } from '../../manager/index.ts'
+import type { Manager, Member, PeerStatus, StoredState, TaskStatus } from '../../manager/index.ts'
+import type { ImageInfo, ImageView } from './types.ts'
 
 /** A node's name, for people; the peer ID where it is not known. */
 function nameOf(id: string, manager: Manager): string {
@@ -53,4 +54,33 @@ export function membersByState(members: Member[]): Record<Member['state'], numbe
   const count = { alive: 0, suspect: 0, dead: 0, left: 0 }
   for (const { state } of members) count[state]++
   return count
+}
+
+/** A stored image: its blobs are counted, not listed. */
+export function storedView({ blobs, anonymous: _, ...state }: StoredState): Record<string, unknown> {
+  return { ...state, blobs: blobs.length }
+}
+
+/** The images that are here or stored in the site, by name. */
+export function imageViews(images: ImageInfo[], states: StoredState[]): ImageView[] {
+  const stored = new Map(states.map((state) => [state.name, state]))
+  const views = images.map((image): ImageView => {
+    const state = stored.get(image.reference)
+    // The tag may have moved since: then what is stored is another image.
+    if (state?.digest !== image.digest) return { ...image, startable: image.complete }
+    stored.delete(image.reference)
+    return withStored(image, state)
+  })
+  for (const state of stored.values()) {
+    const { name: reference, digest, size, bytesHere } = state
+    const complete = bytesHere >= size
+    views.push(withStored({ reference, digest, platforms: [], size, bytesHere, complete }, state))
+  }
+  return views.sort((a, b) => (a.reference < b.reference ? -1 : 1))
+}
+
+function withStored(image: Omit<ImageInfo, 'usedAt'>, state: StoredState): ImageView {
+  const { copies, copiesNow, bytesInSite, bytesKept, startable } = state
+  const stored = { copies, copiesNow, bytesInSite, bytesKept }
+  return { ...image, startable: image.complete || startable, stored }
 }

@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { serveCommand } from '../../cli/commands/serve.ts'
 import type { Rooms } from '../../cli/rooms.ts'
-import { standInManager, standInStore } from './standins.ts'
+import { standInCollect, standInManager, standInStore } from './standins.ts'
 
 /**
  * `shoal serve` over stand-ins for the rooms, as a process of its own, so that signals can be sent to it. Arguments: data
@@ -36,6 +36,8 @@ const rooms: Rooms = {
     pull: async (_request, { signal }) =>
       await new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason))),
     images: async () => [],
+    collect: standInCollect,
+    storedName: (reference) => reference,
     close: async () => note('proxy'),
   }),
 }

@@ -13,8 +13,11 @@ import {
   type PullProgress,
   processInstruments,
 } from '../../cli/api/index.ts'
+import { type Collect, createStoreImage } from '../../cli/store-room.ts'
 import type { Manager, ManagerEvent, Member, TaskStatus } from '../../manager/index.ts'
+import { storedName } from '../../proxy/index.ts'
 import { createRecordsTwin } from '../manager/records-twin.ts'
+import { createStoringTwin } from '../manager/storing-twin.ts'
 
 export const TOKEN = 'a-token-for-tests'
 
@@ -58,6 +61,7 @@ export function standInManager(
 ) {
   const listeners = new Set<(event: ManagerEvent) => void>()
   const self = members[0]!
+  const twin = createStoringTwin()
   const manager = {
     self,
     members: {
@@ -70,6 +74,7 @@ export function standInManager(
       settled: Promise.resolve(),
     },
     records: createRecordsTwin(members.length).join(self.id),
+    storing: twin.storing,
     tasks: () => tasks,
     peers: () =>
       members.slice(1).map((one) => ({
@@ -90,12 +95,27 @@ export function standInManager(
   }
   return {
     manager: manager as unknown as Manager,
+    twin,
     emit: (event: ManagerEvent) => {
       for (const listener of listeners) listener(event)
     },
     listeners,
   }
 }
+
+/** An image of a manifest and a layer. */
+export const standInCollect: Collect = async ({ reference }) => ({
+  name: storedName(reference),
+  digest: digest('manifest'),
+  blobs: [
+    { digest: digest('manifest'), size: 10 },
+    { digest: digest('layer'), size: 990 },
+  ],
+  anonymous: true,
+  origin: () => {
+    throw new Error('nothing is fetched here')
+  },
+})
 
 export function standInStore(): BlockStore {
   const tables = new Map<string, Map<string, unknown>>()
@@ -208,6 +228,8 @@ export async function startApi(over: Partial<ApiDeps> = {}, host?: string) {
       },
     ],
     pull: puller.pull,
+    storeImage: createStoreImage({ collect: standInCollect, storing: manager.storing }),
+    storedName: (reference) => storedName(reference),
     metrics: createMetrics([...nodeInstruments({ manager, store, upstreams }), ...processInstruments(lag)]),
     lag,
     readiness: readiness.checks,

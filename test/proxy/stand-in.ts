@@ -3,6 +3,7 @@ import type { BlockStore } from '../../blockstore/index.ts'
 import { BLOCK_SIZE } from '../../blockstore/index.ts'
 import type { Hints, Manager, Member, OpenBlob, Sources } from '../../manager/types.ts'
 import { createRecordsTwin } from '../manager/records-twin.ts'
+import { createStoringTwin } from '../manager/storing-twin.ts'
 
 type Digest = Parameters<Manager['open']>[0]['digest']
 
@@ -227,6 +228,7 @@ export function createStandIn(options: { id: string; store: BlockStore; site?: S
     rpc: { request: async () => undefined, notify: () => {}, handle: () => {} },
     hints,
     records: site.records.join(id),
+    storing: createStoringTwin().storing,
     open,
     holds: async (digest) => contents.has(digest),
     tasks: () => [],
