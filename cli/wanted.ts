@@ -46,7 +46,6 @@ export function keepWanted(deps: {
   const twice = images.find(({ name }, i) => images.findIndex((other) => other.name === name) < i)
   if (twice) throw new ShoalError('CONFIG', `store: ${twice.name} is listed twice`)
   const prefix = `wanted/${self.site}/`
-  let timer: NodeJS.Timeout | undefined
 
   function nameOf(reference: string): string {
     try {
@@ -124,7 +123,7 @@ export function keepWanted(deps: {
   function pause(ms: number): Promise<void> {
     return new Promise((resolve) => {
       if (closing.signal.aborted) return resolve()
-      timer = setTimeout(done, ms)
+      const timer = setTimeout(done, ms)
       function done(): void {
         clearTimeout(timer)
         closing.signal.removeEventListener('abort', done)

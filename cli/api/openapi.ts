@@ -51,7 +51,11 @@ const PATHS: Record<string, Record<string, Operation>> = {
   '/api/v1/peers': { get: read('The other nodes, as this one sees them', 'the peers', list(ref('Peer'))) },
   '/api/v1/tasks': { get: read('Blobs under way, and the last ones', 'the tasks', list(ref('Task'))) },
   '/api/v1/images': {
-    get: read('Images of which this node has the manifest, or that the site stores', 'the images', list(ref('Image'))),
+    get: read(
+      'Images of which this node has the manifest, or that the site stores',
+      'the images',
+      list(ref('Image')),
+    ),
     post: changing({
       summary: 'Pull an image into the store',
       requestBody: { required: true, content: json(ref('PullRequest')) },
