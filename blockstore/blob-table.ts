@@ -5,7 +5,9 @@ import type { Blob } from './types.ts'
 
 /** A blob in memory: its record, and what has not been written to it yet. */
 export interface BlobEntry extends Blob {
-  /** `usedAt` or `bytesHere` changed since the record was written; both are written lazily. */
+  /** How many offsets are marked as kept. Exact in the record, as one batch writes both. */
+  marks: number
+  /** `usedAt`, `bytesHere` or `bytesKept` changed since the record was written; they are written lazily. */
   stale: boolean
   /** Segments of it are being removed right now: what is to be said of it, is to be said when they are gone. */
   leaving: boolean
@@ -70,24 +72,27 @@ export function newBlob(digest: Digest, usedAt: number): BlobEntry {
     pinned: false,
     usedAt,
     bytesHere: 0,
+    bytesKept: 0,
+    marks: 0,
     stale: false,
     leaving: false,
   }
 }
 
 /** The write that records the blob, with some fields as they are going to be. */
-export function recordOp(entry: BlobEntry, changes: Partial<Blob> = {}): Op {
-  const { size, mediaType, complete, pinned, usedAt, bytesHere } = { ...entry, ...changes }
-  const value = JSON.stringify({ size, mediaType, complete, pinned, usedAt, bytesHere })
+export function recordOp(entry: BlobEntry, changes: Partial<BlobEntry> = {}): Op {
+  const { size, mediaType, complete, pinned, usedAt, bytesHere, bytesKept, marks } = { ...entry, ...changes }
+  const lasting = { size, mediaType, complete, pinned, usedAt, bytesHere, bytesKept, marks }
+  const value = JSON.stringify(lasting)
   return { type: 'put', key: blobKey(entry.digest), value }
 }
 
 export function decodeBlob(digest: Digest, value: string): BlobEntry {
-  const stored = JSON.parse(value) as Partial<Blob>
+  const stored = JSON.parse(value) as Partial<BlobEntry>
   return { ...newBlob(digest, stored.usedAt ?? 0), ...stored }
 }
 
 /** What callers get: a copy, so that nobody changes the table by it. */
-export function publicBlob({ stale: _stale, leaving: _leaving, ...blob }: BlobEntry): Blob {
+export function publicBlob({ marks: _marks, stale: _stale, leaving: _leaving, ...blob }: BlobEntry): Blob {
   return blob
 }

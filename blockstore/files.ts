@@ -18,6 +18,7 @@ export interface OpenFile {
 
 /** Block files: written beside, moved in place by rename, so that a file with a block's name is whole unless the disk failed. */
 export interface BlockFiles {
+  pathOf(cid: Cid): string
   /** Writes the bytes to a temporary file and resolves to its path; leaves nothing behind when it fails. */
   stage(bytes: Uint8Array): Promise<string>
   /** Removes a staged file that is not wanted after all. */
@@ -58,6 +59,7 @@ export async function openBlockFiles(dir: string): Promise<BlockFiles> {
   const pathOf = (cid: Cid): string => join(blocks, shardOf(cid), cid)
 
   return {
+    pathOf,
     async stage(bytes) {
       const path = join(tmp, (staged++).toString(36))
       const fd = fs.openSync(path, 'wx', 0o600)

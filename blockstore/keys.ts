@@ -8,6 +8,7 @@ import type { Cid, Segment } from './types.ts'
  *   seg/<digest>/<offset>                  StoredSegment, JSON
  *   block/<shard>/<cid>                    "<size> <digest of the blob that brought it>"
  *   block/<shard>/<cid>/<digest>/<offset>  a segment that needs the block; no value
+ *   kept/<digest>/<offset>                 a place that is kept, whether its block is here or not; no value
  *   record/<name>/<key>                    JSON of other rooms
  */
 
@@ -17,6 +18,7 @@ const OFFSET_DIGITS = 16
 export const BLOBS = 'blob/'
 export const SEGMENTS = 'seg/'
 export const BLOCKS = 'block/'
+export const KEPT = 'kept/'
 
 /** The directory of a block's file: the CID's end, as its start is the same for all. */
 export function shardOf(cid: Cid): string {
@@ -47,7 +49,15 @@ export function refKey(cid: Cid, digest: Digest, offset: number): string {
   return `${refsOf(cid)}${digest}/${String(offset).padStart(OFFSET_DIGITS, '0')}`
 }
 
-/** `<digest>/<offset>`: how segment and reference keys end. */
+export function keptOf(digest: Digest): string {
+  return `${KEPT}${digest}/`
+}
+
+export function keptKey(digest: Digest, offset: number): string {
+  return keptOf(digest) + String(offset).padStart(OFFSET_DIGITS, '0')
+}
+
+/** `<digest>/<offset>`: how segment, reference and kept keys end. */
 export function parsePlace(text: string): { digest: Digest; offset: number } {
   const cut = text.lastIndexOf('/')
   return { digest: text.slice(0, cut) as Digest, offset: Number(text.slice(cut + 1)) }

@@ -3,6 +3,7 @@ import { type Log, ShoalError, silentLog } from '../base/index.ts'
 import { leaveCleanMark, takeCleanMark } from './clean-mark.ts'
 import { createFacts } from './facts.ts'
 import { asStoreError } from './faults.ts'
+import { createKept } from './kept.ts'
 import { isDamage } from './key-index.ts'
 import { blockKey } from './keys.ts'
 import { load } from './load.ts'
@@ -12,21 +13,27 @@ import { createPut } from './put.ts'
 import { createRead } from './read.ts'
 import { createRecords } from './records.ts'
 import { createRemoval } from './removal.ts'
-import { createRoom } from './room.ts'
+import { createRoom, type RoomLimits } from './room.ts'
+import { createScrub } from './scrub.ts'
 import type { StoreState } from './state.ts'
 import type { BlockStore } from './types.ts'
 
 type DroppedListener = Parameters<BlockStore['onDropped']>[0]
+type DamagedListener = Parameters<BlockStore['onDamaged']>[0]
 
 export interface BlockStoreOptions {
   /** The store's directory; made if it is not there. */
   dir: string
   /** Bytes of blocks (not of the index) to keep at most; undefined: as many as the disk takes. */
   quota?: number | undefined
+  /** The quota's low watermark, as a part of it: eviction stops there. */
+  quotaLow?: number | undefined
+  /** Bytes that the disk shall have free, whoever fills it: cache goes until it has. 0: only a full disk makes cache go. */
+  minFree?: number | undefined
   log?: Log
   /** Milliseconds since the epoch; for tests of eviction. */
   now?: () => number
-  /** How often times of use are written to the index. */
+  /** How often times of use are written to the index, and the disk's free space is looked at. */
   flushMs?: number
   /** Blocks remembered as verified, at about 300 bytes each: by default those of 4 GiB. 0: every read hashes. */
   memoBlocks?: number
@@ -43,6 +50,8 @@ export interface BlockStoreOptions {
 export async function openBlockStore({
   dir,
   quota,
+  quotaLow = 0.9,
+  minFree = 0,
   log = silentLog(),
   now = Date.now,
   flushMs = 30_000,
@@ -58,7 +67,18 @@ export async function openBlockStore({
       log.warn({ dir, err: error }, 'the index is damaged: repairing it')
       return load({ ...loading, repair: true })
     })
-    const listeners = new Set<DroppedListener>()
+    const dropped = new Set<DroppedListener>()
+    const damaged = new Set<DamagedListener>()
+    /** A listener that fails must not stop the others, or what was going on. */
+    function tell<A extends unknown[]>(listeners: Set<(...args: A) => void>, ...args: A): void {
+      for (const listener of listeners) {
+        try {
+          listener(...args)
+        } catch (error) {
+          log.error({ err: error, dir }, 'a listener to lost segments failed')
+        }
+      }
+    }
     const state: StoreState = {
       ...loaded,
       dir,
@@ -67,17 +87,10 @@ export async function openBlockStore({
       now,
       mutate: createMutex(),
       untidy: false,
-      dropped(digest, offsets) {
-        for (const listener of listeners) {
-          try {
-            listener(digest, offsets)
-          } catch (error) {
-            log.error({ err: error, digest }, 'a listener to dropped segments failed')
-          }
-        }
-      },
+      dropped: (digest, offsets) => tell(dropped, digest, offsets),
+      damaged: (blob, offsets) => tell(damaged, blob, offsets),
     }
-    return assemble({ state, listeners, quota, flushMs })
+    return assemble({ state, dropped, damaged, limits: { quota, quotaLow, minFree }, flushMs })
   } catch (error) {
     throw asStoreError(error, dir)
   }
@@ -85,21 +98,25 @@ export async function openBlockStore({
 
 function assemble({
   state,
-  listeners,
-  quota,
+  dropped,
+  damaged,
+  limits,
   flushMs,
 }: {
   state: StoreState
-  listeners: Set<DroppedListener>
-  quota: number | undefined
+  dropped: Set<DroppedListener>
+  damaged: Set<DamagedListener>
+  limits: RoomLimits
   flushMs: number
 }): BlockStore {
   const { dir, index, blobs, totals, spare, log } = state
   const removal = createRemoval(state)
-  const room = createRoom({ state, removal, quota })
+  const room = createRoom({ state, removal, limits })
   const facts = createFacts({ state, room })
+  const marks = createKept({ state, removal, room })
   const put = createPut({ state, removal, room })
   const read = createRead({ state, removal })
+  const scrub = createScrub({ state, removal })
 
   const work = new Set<Promise<unknown>>()
   let closing: Promise<void> | undefined
@@ -127,8 +144,11 @@ function assemble({
   const timer = setInterval(() => {
     void track(async () => {
       await facts.flush()
+      await room.relieve(stop.signal)
       await spare.ensure()
-    }).catch((error: unknown) => log.warn({ err: error, dir }, 'times of use could not be written'))
+    }).catch((error: unknown) => {
+      if (!stop.signal.aborted) log.warn({ err: error, dir }, 'the block store could not be kept in order')
+    })
   }, flushMs)
   timer.unref()
 
@@ -159,7 +179,7 @@ function assemble({
     dropSegment: (digest, offset) => track(() => removal.segment(digest, offset)),
     remove: (digest) =>
       track(async () => {
-        await removal.blob(digest, () => false)
+        await removal.blob(digest)
         await spare.ensure()
       }),
     pin: (...args) => track(() => facts.pin(...args)),
@@ -171,11 +191,20 @@ function assemble({
         release()
       }
     },
-    usage: () => ({ ...totals, quota }),
-    collect: (signal) => track(() => room.collect(whileOpen(signal))),
+    keep: (...args) => track(() => marks.keep(...args)),
+    kept: (digest) => track(() => marks.kept(digest)),
+    keptBlobs: () => marks.keptBlobs(),
+    trim: (digest, signal) => track(() => marks.trim(digest, whileOpen(signal))),
+    usage: () => ({ ...totals, quota: limits.quota }),
+    collect: (signal, options) => track(() => room.collect(whileOpen(signal), options)),
+    scrub: (options) => track(() => scrub({ ...options, signal: whileOpen(options.signal) })),
     onDropped(listener) {
-      listeners.add(listener)
-      return () => listeners.delete(listener)
+      dropped.add(listener)
+      return () => dropped.delete(listener)
+    },
+    onDamaged(listener) {
+      damaged.add(listener)
+      return () => damaged.delete(listener)
     },
     records: <T>(name: string) => createRecords<T>({ name, index, track, write: facts.write }),
     close() {

@@ -3,7 +3,7 @@ import { newBlob, recordOp } from './blob-table.ts'
 import { cidInPool, cidOf, isCid } from './cid.ts'
 import { noSpace, throwIfAborted } from './faults.ts'
 import type { Op } from './key-index.ts'
-import { blockKey, decodeSegment, encodeBlock, encodeSegment, refKey, segmentKey } from './keys.ts'
+import { blockKey, decodeSegment, encodeBlock, encodeSegment, keptKey, refKey, segmentKey } from './keys.ts'
 import { createSlots } from './locks.ts'
 import type { Removal } from './removal.ts'
 import type { Room } from './room.ts'
@@ -50,6 +50,7 @@ export function createPut({
         ? await removal.plan([{ digest, offset, length: old.length, cid: old.cid }])
         : undefined
     const entry = blobs.get(digest) ?? newBlob(digest, now())
+    const isKept = entry.marks > 0 && (await index.has(keptKey(digest, offset)))
     const ops: Op[] = replaced?.ops ?? []
     if (!known)
       ops.push({ type: 'put', key: blockKey(cid), value: encodeBlock({ size: length, owner: digest }) })
@@ -76,7 +77,10 @@ export function createPut({
     blobs.add(entry)
     blobs.touch(digest)
     await replaced?.apply()
-    if (old?.cid !== cid) entry.bytesHere += length
+    if (old?.cid !== cid) {
+      entry.bytesHere += length
+      if (isKept) entry.bytesKept += length
+    }
     return true
   }
 

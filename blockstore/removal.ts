@@ -1,5 +1,5 @@
 import type { Digest } from '../base/index.ts'
-import { recordOp } from './blob-table.ts'
+import { publicBlob, recordOp } from './blob-table.ts'
 import { isNoSpace, throwIfAborted } from './faults.ts'
 import type { Stamp } from './files.ts'
 import type { Op } from './key-index.ts'
@@ -9,6 +9,8 @@ import {
   blockKey,
   decodeBlock,
   decodeSegment,
+  keptKey,
+  keptOf,
   parsePlace,
   refKey,
   refsOf,
@@ -38,8 +40,13 @@ export interface Removal {
   segment(digest: Digest, offset: number): Promise<void>
   /** Drops a block found bad, unless its file no longer looks as it did when it was found so: false then. */
   badBlock(cid: Cid, seen: Stamp | undefined): Promise<boolean>
-  /** Resolves to the bytes that the disk has got back. Stops, with what is done done, as soon as `veto` says so. */
-  blob(digest: Digest, veto: () => boolean, signal?: AbortSignal): Promise<number>
+  /** Forgets a blob and what is kept of it; resolves to the bytes that the disk has got back. */
+  blob(digest: Digest, signal?: AbortSignal): Promise<number>
+  /**
+   * The same, but what is kept stays, and with it the blob's record. Stops, with what is done done, as soon as `veto` says
+   * so.
+   */
+  unkept(digest: Digest, veto: () => boolean, signal?: AbortSignal): Promise<number>
 }
 
 export interface RemovalPlan {
@@ -62,10 +69,22 @@ export function createRemoval(state: StoreState): Removal {
     }
   }
 
+  /** Tells which of the segments are marked as kept. */
+  async function keptAmong(segments: Leaving[]): Promise<(digest: Digest, offset: number) => boolean> {
+    const keys = segments
+      .filter(({ digest }) => (blobs.get(digest)?.marks ?? 0) > 0)
+      .map(({ digest, offset }) => keptKey(digest, offset))
+    if (keys.length === 0) return () => false
+    const here = await index.hasMany(keys)
+    const kept = new Set(keys.filter((_, i) => here[i]))
+    return (digest, offset) => kept.has(keptKey(digest, offset))
+  }
+
   async function plan(leaving: Leaving[]): Promise<RemovalPlan> {
     const ops: Op[] = []
     const doomed: { cid: Cid; size: number }[] = []
-    const lost = new Map<Digest, { bytes: number; offsets: number[] }>()
+    const lost = new Map<Digest, { bytes: number; kept: number; offsets: number[] }>()
+    const isKept = await keptAmong(leaving)
     const byBlock = [...Map.groupBy(leaving, (segment) => segment.cid)]
     const refsLeft = await Promise.all(
       byBlock.map(([cid, { length }]) =>
@@ -78,8 +97,9 @@ export function createRemoval(state: StoreState): Removal {
         const ref = refKey(cid, digest, offset)
         going.add(ref)
         ops.push({ type: 'del', key: segmentKey(digest, offset) }, { type: 'del', key: ref })
-        const of = lost.get(digest) ?? { bytes: 0, offsets: [] }
+        const of = lost.get(digest) ?? { bytes: 0, kept: 0, offsets: [] }
         of.bytes += length
+        if (isKept(digest, offset)) of.kept += length
         of.offsets.push(offset)
         lost.set(digest, of)
       }
@@ -103,10 +123,11 @@ export function createRemoval(state: StoreState): Removal {
           totals.blocks--
           freed += size
         }
-        for (const [digest, { bytes }] of lost) {
+        for (const [digest, { bytes, kept }] of lost) {
           const entry = blobs.get(digest)
           if (entry === undefined) continue
           entry.bytesHere -= bytes
+          entry.bytesKept -= kept
           entry.complete = false
           entry.stale = true
         }
@@ -131,13 +152,63 @@ export function createRemoval(state: StoreState): Removal {
     return removal.apply()
   }
 
-  async function segmentsFrom(digest: Digest, limit: number): Promise<Leaving[]> {
+  /** Segments of the blob after `after`, at most CHUNK. */
+  async function segmentsFrom(digest: Digest, after: string | undefined): Promise<Leaving[]> {
     const prefix = segmentsOf(digest)
-    const entries = await index.entries({ from: prefix, to: afterAll(prefix), limit })
+    const from = after ?? prefix
+    const entries = await index.entries({
+      from,
+      after: after !== undefined,
+      to: afterAll(prefix),
+      limit: CHUNK,
+    })
     return entries.map(([key, value]) => {
       const { cid, offset, length } = decodeSegment(Number(key.slice(prefix.length)), value)
       return { digest, offset, length, cid }
     })
+  }
+
+  async function remove(
+    digest: Digest,
+    { sparing, veto, signal }: { sparing: boolean; veto: () => boolean; signal: AbortSignal | undefined },
+  ): Promise<number> {
+    let freed = 0
+    /** What is kept is passed by; a blob of which nothing is kept goes from its start until nothing is left. */
+    let passed: string | undefined
+    const turn = async (): Promise<boolean> => {
+      const entry = blobs.get(digest)
+      if (entry === undefined) return true
+      const spares = sparing && entry.marks > 0
+      if (!spares) passed = undefined
+      const found = await segmentsFrom(digest, passed)
+      const last = found.length < CHUNK
+      const isKept = spares ? await keptAmong(found) : () => false
+      const removal = await plan(found.filter(({ offset }) => !isKept(digest, offset)))
+      const goes = last && !spares
+      const more: Op[] = goes ? [{ type: 'del', key: blobKey(digest) }] : []
+      if (goes && entry.marks > 0) more.push(...(await unmarkOps(digest)))
+      // Nothing waits from here to the mark: who holds the blob too late to stop this turn waits until it is over.
+      if (veto()) return true
+      entry.leaving = true
+      try {
+        freed += await carryOut(removal, more)
+      } finally {
+        entry.leaving = false
+      }
+      if (goes) blobs.delete(digest)
+      const end = found.at(-1)
+      if (spares && end) passed = segmentKey(digest, end.offset)
+      return last
+    }
+    for (;;) {
+      throwIfAborted(signal)
+      if (await mutate.run(turn)) return freed
+    }
+  }
+
+  async function unmarkOps(digest: Digest): Promise<Op[]> {
+    const keys = await index.keys({ from: keptOf(digest), to: afterAll(keptOf(digest)) })
+    return keys.map((key) => ({ type: 'del', key }))
   }
 
   return {
@@ -161,33 +232,22 @@ export function createRemoval(state: StoreState): Removal {
           const length = value === undefined ? 0 : decodeSegment(offset, value).length
           leaving.push({ digest, offset, length, cid })
         }
-        if (leaving.length > 0) await carryOut(await plan(leaving))
-        else await files.remove(cid)
+        if (leaving.length === 0) await files.remove(cid)
+        else {
+          const byBlob = [...Map.groupBy(leaving, ({ digest }) => digest)]
+          const before = byBlob
+            .map(([digest]) => blobs.get(digest))
+            .map((entry) => entry && publicBlob(entry))
+          await carryOut(await plan(leaving))
+          for (const [i, [, lost]] of byBlob.entries()) {
+            const blob = before[i]
+            const offsets = lost.map(({ offset }) => offset)
+            if (blob) state.damaged(blob, offsets)
+          }
+        }
         return true
       }),
-    async blob(digest, veto, signal) {
-      let freed = 0
-      const turn = async (): Promise<boolean> => {
-        const entry = blobs.get(digest)
-        if (entry === undefined) return true
-        const leaving = await segmentsFrom(digest, CHUNK)
-        const last = leaving.length < CHUNK
-        const removal = await plan(leaving)
-        // Nothing waits from here to the mark: who holds the blob too late to stop this turn waits until it is over.
-        if (veto()) return true
-        entry.leaving = true
-        try {
-          freed += await carryOut(removal, last ? [{ type: 'del', key: blobKey(digest) }] : [])
-        } finally {
-          entry.leaving = false
-        }
-        if (last) blobs.delete(digest)
-        return last
-      }
-      for (;;) {
-        throwIfAborted(signal)
-        if (await mutate.run(turn)) return freed
-      }
-    },
+    blob: (digest, signal) => remove(digest, { sparing: false, veto: () => false, signal }),
+    unkept: (digest, veto, signal) => remove(digest, { sparing: true, veto, signal }),
   }
 }

@@ -1,3 +1,4 @@
+import { statfsSync } from 'node:fs'
 import { formatBytes, ShoalError } from '../base/index.ts'
 import type { BlobEntry } from './blob-table.ts'
 import { asStoreError, isNoSpace, storeFull } from './faults.ts'
@@ -6,10 +7,17 @@ import type { Removal } from './removal.ts'
 import { SPARE_BYTES } from './spare.ts'
 import type { StoreState } from './state.ts'
 
-/** Eviction goes on until this part of the quota is left in use, so that it does not run for every block. */
-const LOW_WATERMARK = 0.9
-/** The part of the store that goes at once when the disk is full. */
+/** The part of the store that goes at once when the disk is full, so that eviction does not run for every block. */
 const DISK_FULL_PART = 0.1
+
+export interface RoomLimits {
+  /** Bytes of blocks at most; undefined: as many as the disk takes. */
+  quota: number | undefined
+  /** Eviction goes on until this part of the quota is left in use, so that it does not run for every block. */
+  quotaLow: number
+  /** Bytes that the disk shall have free, whoever fills it; 0: none. */
+  minFree: number
+}
 
 export interface Evicted {
   blobs: number
@@ -25,18 +33,20 @@ export interface Room {
   claim(bytes: number, signal?: AbortSignal): Promise<() => void>
   /** Runs `work`; when the disk has no room for it, evicts and runs it once more. @throws STORE_FULL */
   withDisk<T>(bytes: number, work: () => Promise<T>, signal?: AbortSignal): Promise<T>
-  /** Evicts down to the low watermark. */
-  collect(signal?: AbortSignal): Promise<Evicted>
+  /** Evicts down to the low watermark and the floor of free space; with `all`, whatever may go. */
+  collect(signal?: AbortSignal, options?: { all?: boolean }): Promise<Evicted>
+  /** The same, but only when quota or floor do not hold: somebody else may have filled the disk. */
+  relieve(signal: AbortSignal): Promise<void>
 }
 
 export function createRoom({
   state,
   removal,
-  quota,
+  limits: { quota, quotaLow, minFree },
 }: {
   state: StoreState
   removal: Removal
-  quota: number | undefined
+  limits: RoomLimits
 }): Room {
   const { blobs, totals, spare, dir, log } = state
   const evictions = createMutex()
@@ -45,18 +55,25 @@ export function createRoom({
   let claimed = 0
 
   const evictable = (entry: BlobEntry): boolean => !entry.pinned && !blobs.held(entry.digest)
-  const fits = (bytes: number): boolean => quota === undefined || totals.bytes + claimed + bytes <= quota
+  const inQuota = (bytes: number): boolean => quota === undefined || totals.bytes + claimed + bytes <= quota
+
+  /** Bytes that the disk lacks to its floor when so many more have come. */
+  function lack(coming: number): number {
+    if (minFree === 0) return 0
+    const { bavail, bsize } = statfsSync(dir)
+    return Math.max(0, minFree + claimed + coming - bavail * bsize)
+  }
 
   async function evict(enough: (freed: number) => boolean, signal?: AbortSignal): Promise<Evicted> {
     const evicted = { blobs: 0, bytes: 0 }
     const candidates = blobs
       .all()
-      .filter((entry) => entry.bytesHere > 0 && evictable(entry))
+      .filter((entry) => entry.bytesHere > entry.bytesKept && evictable(entry))
       .sort((a, b) => a.usedAt - b.usedAt)
     for (const entry of candidates) {
       if (enough(evicted.bytes)) break
       if (!evictable(entry)) continue
-      evicted.bytes += await removal.blob(entry.digest, () => !evictable(entry), signal)
+      evicted.bytes += await removal.unkept(entry.digest, () => !evictable(entry), signal)
       evicted.blobs++
     }
     if (evicted.bytes > 0) round++
@@ -66,27 +83,38 @@ export function createRoom({
     return evicted
   }
 
-  const downTo = (limit: number, coming: number): ((freed: number) => boolean) => {
-    return () => totals.bytes + claimed + coming <= Math.max(limit, coming)
+  /** Down to the low watermark, and what the disk lacked with a part of the store on top: some disks free bytes late. */
+  function goal(coming: number): (freed: number) => boolean {
+    const low = quota === undefined ? Number.POSITIVE_INFINITY : Math.max(quota * quotaLow, coming)
+    const lacking = lack(coming)
+    const more = lacking > 0 ? lacking + totals.bytes * DISK_FULL_PART : 0
+    return (freed) => totals.bytes + claimed + coming <= low && freed >= more
+  }
+
+  function tooFull(bytes: number): ShoalError {
+    const why =
+      quota !== undefined && !inQuota(bytes)
+        ? `the quota of ${formatBytes(quota)} is used up by blobs`
+        : `the disk has less than ${formatBytes(minFree)} free, and what is here are blobs`
+    return new ShoalError('STORE_FULL', `${why} that are in use, kept or pinned`, {
+      details: { quota, minFree, used: totals.bytes },
+    })
   }
 
   return {
     async claim(bytes, signal) {
-      if (quota === undefined) return () => {}
-      while (!fits(bytes)) {
-        const evicted =
-          bytes > quota
-            ? 0
-            : await evictions.run(async () => {
-                if (fits(bytes)) return 1
-                return (await evict(downTo(quota * LOW_WATERMARK, bytes), signal)).bytes
-              })
-        if (evicted > 0 || fits(bytes)) continue
-        throw new ShoalError(
-          'STORE_FULL',
-          `the quota of ${formatBytes(quota)} is used up by blobs that are in use or pinned`,
-          { details: { quota, used: totals.bytes } },
-        )
+      if (quota === undefined && minFree === 0) return () => {}
+      let freed = 0
+      // What an eviction freed counts at once for the floor, though the disk may say so only later.
+      const fits = (): boolean => inQuota(bytes) && lack(bytes) <= freed
+      while (!fits()) {
+        const evicted = await evictions.run(async () => {
+          if (fits()) return 0
+          if (quota !== undefined && bytes > quota) return 0
+          return (await evict(goal(bytes), signal)).bytes
+        })
+        freed += evicted
+        if (evicted === 0 && !fits()) throw tooFull(bytes)
       }
       claimed += bytes
       let given = false
@@ -117,10 +145,12 @@ export function createRoom({
         throw asStoreError(error, dir)
       }
     },
-    async collect(signal) {
+    async collect(signal, { all = false } = {}) {
       await spare.ensure()
-      if (quota === undefined) return { blobs: 0, bytes: 0 }
-      return evictions.run(() => evict(downTo(quota * LOW_WATERMARK, 0), signal))
+      return evictions.run(() => evict(all ? () => false : goal(0), signal))
+    },
+    async relieve(signal) {
+      if (!inQuota(0) || lack(0) > 0) await evictions.run(() => evict(goal(0), signal))
     },
   }
 }

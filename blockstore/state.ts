@@ -5,6 +5,7 @@ import type { KeyIndex } from './key-index.ts'
 import type { Mutex } from './locks.ts'
 import type { VerifiedMemo } from './memo.ts'
 import type { Spare } from './spare.ts'
+import type { Blob } from './types.ts'
 
 /** What the parts of an open store share. */
 export interface StoreState {
@@ -25,6 +26,8 @@ export interface StoreState {
   totals: { bytes: number; blocks: number }
   /** Tells the listeners of onDropped. */
   dropped(digest: Digest, offsets: number[]): void
+  /** Tells the listeners of onDamaged. */
+  damaged(blob: Blob, offsets: number[]): void
   /** Set when disk and index are known to differ, so that the next start looks through both. */
   untidy: boolean
 }

@@ -2,6 +2,7 @@ import type { Digest, Log } from '../base/index.ts'
 import { type BlobTable, newBlob, recordOp } from './blob-table.ts'
 import { throwIfAborted } from './faults.ts'
 import type { BlockFiles } from './files.ts'
+import { recountMarks } from './kept.ts'
 import type { KeyIndex, Op } from './key-index.ts'
 import {
   afterAll,
@@ -9,16 +10,15 @@ import {
   blockKey,
   decodeBlock,
   decodeSegment,
+  keptKey,
   parsePlace,
   refKey,
   SEGMENTS,
   segmentKey,
   shardOf,
 } from './keys.ts'
+import { PAGE, pages } from './pages.ts'
 import type { Cid } from './types.ts'
-
-/** Entries in memory at once. */
-const PAGE = 2000
 
 export interface Swept {
   bytes: number
@@ -54,6 +54,7 @@ export async function sweep(tools: Tools): Promise<Swept> {
     throwIfAborted(tools.signal)
     await sweepShard(tools, shard, onDisk.has(shard) ? await tools.files.list(shard) : [], swept)
   }
+  await recountMarks(tools)
   await sweepSegments(tools, swept)
   return swept
 }
@@ -153,6 +154,9 @@ async function sweepSegments({ index, blobs, now, repaired, signal }: Tools, swe
     const here = repaired
       ? await index.hasMany(page.map(({ digest, offset, cid }) => refKey(cid, digest, offset)))
       : undefined
+    const marked = page.some(({ digest }) => (blobs.get(digest)?.marks ?? 0) > 0)
+      ? await index.hasMany(page.map(({ digest, offset }) => keptKey(digest, offset)))
+      : undefined
     const ops: Op[] = []
     for (const [i, { digest, offset, length }] of page.entries()) {
       if (here?.[i] === false) {
@@ -167,6 +171,7 @@ async function sweepSegments({ index, blobs, now, repaired, signal }: Tools, swe
         ops.push(recordOp(entry))
       }
       entry.bytesHere += length
+      if (marked?.[i]) entry.bytesKept += length
       entry.stale = true
     }
     page = []
@@ -186,17 +191,4 @@ async function sweepSegments({ index, blobs, now, repaired, signal }: Tools, swe
     ops.push(recordOp(entry))
   }
   await index.write(ops)
-}
-
-async function* pages(index: KeyIndex, prefix: string): AsyncGenerator<[key: string, value: string]> {
-  const to = afterAll(prefix)
-  let from = prefix
-  let after = false
-  for (;;) {
-    const entries = await index.entries({ from, after, to, limit: PAGE })
-    yield* entries
-    if (entries.length < PAGE) return
-    from = entries[entries.length - 1]?.[0] ?? to
-    after = true
-  }
 }

@@ -27,6 +27,8 @@ export interface Blob {
   usedAt: number
   /** Bytes of it on this disk. */
   bytesHere: number
+  /** Of these the ones that are kept. */
+  bytesKept: number
 }
 
 export interface Usage {
@@ -34,6 +36,13 @@ export interface Usage {
   blocks: number
   /** Undefined: no limit but the disk's. */
   quota: number | undefined
+}
+
+/** How a scrub went, or goes: blocks and bytes that were looked at, and how many of the blocks were bad. */
+export interface Scrubbed {
+  blocks: number
+  bytes: number
+  bad: number
 }
 
 /** A small table of JSON values in the store's index, for what other rooms must remember over a restart. */
@@ -90,13 +99,40 @@ export interface BlockStore {
   /** Forgets a blob; its blocks go where no other blob needs them. */
   remove(digest: Digest): Promise<void>
   pin(digest: Digest, pinned: boolean): Promise<void>
+  /**
+   * These offsets of the blob are this node's share of a stored image: eviction, collect and trim leave their segments alone.
+   * Replaces the set given before; [] lets all go. Survives restarts; offsets whose block is not here (yet, or any more) are
+   * remembered too. @throws RANGE_INVALID | STORE_FULL
+   */
+  keep(digest: Digest, offsets: readonly number[]): Promise<void>
+  /** The offsets that are kept, in order. */
+  kept(digest: Digest): Promise<number[]>
+  /** Blobs of which something is kept. */
+  keptBlobs(): AsyncIterable<Digest>
+  /** Removes what is not kept of a blob that is neither pinned nor held; resolves to the bytes freed. */
+  trim(digest: Digest, signal?: AbortSignal): Promise<number>
   /** Marks a blob in use until the returned function is called: it is not evicted, and counts as used now. */
   hold(digest: Digest): () => void
   usage(): Usage
-  /** Verifies and sets the free space anew: evicts least recently used blobs until the quota's low watermark holds. */
-  collect(signal?: AbortSignal): Promise<{ blobs: number; bytes: number }>
+  /**
+   * Evicts the least recently used until the quota's low watermark and the floor of free disk space hold; with `all`,
+   * everything that is neither kept, pinned nor held. Resolves to what went: blobs that lost something, and bytes freed.
+   */
+  collect(signal?: AbortSignal, options?: { all?: boolean }): Promise<{ blobs: number; bytes: number }>
+  /**
+   * Reads and verifies every own block, at `bytesPerSecond` at most. Bad ones are dropped as by `read`: the listeners hear of
+   * them. Blocks that come or go meanwhile may or may not be looked at. @throws ABORTED
+   */
+  scrub(options: {
+    bytesPerSecond: number
+    signal: AbortSignal
+    /** Called after each block; `total`: bytes that there were at the beginning. */
+    onProgress?: (progress: Scrubbed & { total: number }) => void
+  }): Promise<Scrubbed>
   /** Called when segments leave (evicted, corrupt, removed), so that they are no longer announced. Returns the unsubscriber. */
   onDropped(listener: (digest: Digest, offsets: number[]) => void): () => void
+  /** Called when segments were found bad and dropped, after onDropped; with what was known of their blob before. */
+  onDamaged(listener: (blob: Blob, offsets: number[]) => void): () => void
   records<T>(name: string): Records<T>
   close(): Promise<void>
 }

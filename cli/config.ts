@@ -33,6 +33,10 @@ export interface Config {
   /** Images that the site shall always be able to start; in the file only. */
   store: StoreWanted[]
   quota?: number
+  /** Bytes for stored images; absent: the quota, or the disk's size. */
+  offer?: number
+  leaveDelay: number
+  repairRate: number
   uploadRate?: number
   downloadRate?: number
   tagTtl: number
@@ -179,6 +183,9 @@ export async function loadConfig(input: ConfigInput): Promise<Config> {
     credentials: file?.credentials ?? {},
     store: file?.store ?? [],
     ...given('quota', as('quota', parseBytes)),
+    ...given('offer', as('offer', parseBytes)),
+    leaveDelay: as('leave-delay', parseDuration) ?? 600e3,
+    repairRate: as('repair-rate', parseRate) ?? 25e6,
     ...given('uploadRate', as('upload-rate', parseRate)),
     ...given('downloadRate', as('download-rate', parseRate)),
     tagTtl: as('tag-ttl', parseDuration) ?? 30e3,

@@ -1,5 +1,5 @@
 import { createHmac } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
+import { readFile, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { formatHostPort, type HostPort, isLoopback } from './address.ts'
 import { createImageList, createPull } from './pull-room.ts'
@@ -19,6 +19,12 @@ async function credentialSalt({ config }: Parts): Promise<Buffer> {
 /** Other nodes are told of an address only where they could reach it. */
 function beyondLoopback(name: 'registry' | 'api', address: HostPort): Record<string, string> {
   return isLoopback(address.host) ? {} : { [name]: formatHostPort(address) }
+}
+
+/** The disk's size changes as seldom as a quota, and so do the shares that follow from it. */
+async function diskSize(dir: string): Promise<number> {
+  const { blocks, bsize } = await statfs(dir)
+  return blocks * bsize
 }
 
 /** The rooms as `serve` uses them. Nothing else loads them, so that a command for the daemon starts fast. */
@@ -46,7 +52,7 @@ export async function loadRooms(): Promise<Rooms> {
         },
         log: log.child({ room: 'upstream' }),
       }),
-    createManager: ({ config, addresses, store, log }) =>
+    createManager: async ({ config, addresses, store, log }) =>
       manager.startManager({
         dataDir: config.dataDir,
         store,
@@ -55,6 +61,11 @@ export async function loadRooms(): Promise<Rooms> {
         name: config.name,
         site: config.site,
         mdns: config.mdns,
+        storing: {
+          offer: config.offer ?? config.quota ?? (await diskSize(config.dataDir)),
+          leaveAfterMs: config.leaveDelay,
+          repairRate: config.repairRate,
+        },
         log: log.child({ room: 'manager' }),
         ...(config.clusterKey === undefined ? {} : { clusterKeyFile: config.clusterKey }),
         ...(config.encrypter === undefined ? {} : { encrypter: config.encrypter }),

@@ -143,6 +143,27 @@ export const SETTINGS: readonly Setting[] = [
     check: size,
   },
   {
+    name: 'offer',
+    argument: 'SIZE',
+    help: "space for this node's share of the site's stored images",
+    shownDefault: "the quota, or the disk's size",
+    check: size,
+  },
+  {
+    name: 'leave-delay',
+    argument: 'TIME',
+    help: 'how long a node may be away before its share of stored images is copied again',
+    shownDefault: '10m',
+    check: duration,
+  },
+  {
+    name: 'repair-rate',
+    argument: 'RATE',
+    help: 'of taking copies that are made again or move',
+    shownDefault: '25MB/s',
+    check: rate,
+  },
+  {
     name: 'upload-rate',
     argument: 'RATE',
     help: 'to peers, e.g. 100Mbit/s',

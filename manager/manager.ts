@@ -3,6 +3,7 @@ import type { BlockStore } from '../blockstore/index.ts'
 import { createPeerBook } from '../scheduler/index.ts'
 import { createHints } from './hints.ts'
 import { createSharedRecords } from './records/index.ts'
+import { createCatalog, createLayout, createStoring, type StoringOptions } from './storing/index.ts'
 import {
   createAnnouncer,
   createAuditDesk,
@@ -27,7 +28,6 @@ import type {
   PeerId,
   Priority,
   Rpc,
-  Storing,
   TaskStatus,
 } from './types.ts'
 
@@ -49,7 +49,7 @@ export function createManager(deps: {
   isConnected: (peer: PeerId) => boolean
   /** Resolves when so many more bytes may come from upstream; absent: at once. */
   mayReceive?: (bytes: number, priority: Priority) => Promise<void>
-  storing?: Storing
+  storing: StoringOptions
   log: Log
   random?: () => number
 }): Manager {
@@ -58,12 +58,22 @@ export function createManager(deps: {
   const self = members.self.id
   const book = createPeerBook({ limits: IN_FLIGHT })
   const pool = createBufferPool({ keep: IDLE_BUFFERS })
-  const coordinator = createCoordinator({ members, rpc, store, signer, log, random })
+  const records = createSharedRecords({ members, rpc, store, log, random })
+  const layout = createLayout({ members, leaveAfterMs: deps.storing.leaveAfterMs })
+  const catalog = createCatalog({ records, self, site: members.self.site, counts: layout.counts, log })
+  const coordinator = createCoordinator({
+    members,
+    rpc,
+    store,
+    signer,
+    isStored: (digest) => catalog.blob(digest) !== undefined,
+    log,
+    random,
+  })
   const desk = createAuditDesk({ members, rpc, coordinator, log })
   const announcer = createAnnouncer({ members, rpc, store, signer, log })
   const gossip = createGossip({ rpc })
   const hints = createHints({ members, rpc, store, log })
-  const records = createSharedRecords({ members, rpc, store, log, random })
   const tasks = new Map<Digest, Promise<Task>>()
   const past: TaskStatus[] = []
   const live = new Map<Digest, Task>()
@@ -91,6 +101,7 @@ export function createManager(deps: {
   const stopDropped = store.onDropped((digest, offsets) => {
     coordinator.refresh(digest)
     announcer.incomplete(digest)
+    storing.lost(digest)
     tasks.get(digest)?.then(
       (task) => task.lost(offsets),
       () => {},
@@ -156,6 +167,48 @@ export function createManager(deps: {
     return task
   }
 
+  const open: Manager['open'] = async ({ digest, origin, size, mediaType, priority, signal }) => {
+    closing.signal.throwIfAborted()
+    await settled(digest)
+    const facts = {
+      ...(size === undefined ? {} : { size }),
+      ...(mediaType === undefined ? {} : { mediaType }),
+    }
+    for (;;) {
+      const made = taskOf(digest, facts)
+      try {
+        const blob = await (await made).open({ origin, priority, signal })
+        totals.local += blob.sources().local
+        return blob
+      } catch (error) {
+        // The task was ending just as this one came to join it.
+        const ended = isShoalError(error, 'ABORTED') && tasks.get(digest) !== made
+        if (!ended || signal.aborted || closing.signal.aborted) throw error
+      }
+    }
+  }
+
+  const storing = createStoring({
+    members,
+    rpc,
+    exchange,
+    signer,
+    store,
+    pool,
+    catalog,
+    layout,
+    open,
+    onShare(digest) {
+      coordinator.share(digest)
+      announcer.share(digest)
+    },
+    onBytes(count) {
+      totals.peersIn += count
+    },
+    options: deps.storing,
+    log,
+  })
+
   /** What is whole on this disk needs nobody else, so it is not held up by a site that is still forming. */
   async function settled(digest: Digest): Promise<void> {
     if ((await store.blob(digest))?.complete) return
@@ -168,27 +221,8 @@ export function createManager(deps: {
     rpc,
     hints,
     records,
-    storing: deps.storing as Storing,
-    async open({ digest, origin, size, mediaType, priority, signal }) {
-      closing.signal.throwIfAborted()
-      await settled(digest)
-      const facts = {
-        ...(size === undefined ? {} : { size }),
-        ...(mediaType === undefined ? {} : { mediaType }),
-      }
-      for (;;) {
-        const made = taskOf(digest, facts)
-        try {
-          const blob = await (await made).open({ origin, priority, signal })
-          totals.local += blob.sources().local
-          return blob
-        } catch (error) {
-          // The task was ending just as this one came to join it.
-          const ended = isShoalError(error, 'ABORTED') && tasks.get(digest) !== made
-          if (!ended || signal.aborted || closing.signal.aborted) throw error
-        }
-      }
-    },
+    storing,
+    open,
     async holds(digest) {
       return (await store.blob(digest))?.complete === true
     },
@@ -220,6 +254,7 @@ export function createManager(deps: {
       stopMembers()
       stopDropped()
       await Promise.allSettled([...tasks.values()].map(async (task) => (await task).close()))
+      await storing.close()
       gossip.close()
       announcer.close()
       coordinator.close()

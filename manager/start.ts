@@ -2,6 +2,7 @@ import type { Log } from '../base/index.ts'
 import type { BlockStore } from '../blockstore/index.ts'
 import { createManager } from './manager.ts'
 import { createNetwork, type EncrypterName } from './network/index.ts'
+import type { StoringOptions } from './storing/index.ts'
 import type { Manager } from './types.ts'
 import { createBucket, createExchange, createRpc } from './wire/index.ts'
 
@@ -23,6 +24,7 @@ export interface ManagerOptions {
   /** HOST:PORT of the registry and the API where they are not on loopback only. */
   registry?: string
   api?: string
+  storing: StoringOptions
   log: Log
 }
 
@@ -80,6 +82,7 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
         new Promise((resolve) => {
           if (download.take(bytes, priority, resolve)) resolve()
         }),
+      storing: options.storing,
       isConnected: (peer) => node.getConnections().some((open) => open.remotePeer.toString() === peer),
       log,
     })

@@ -20,6 +20,8 @@ export interface StoredImage {
   site: string
   /** Upstream gave it to whoever asked: while it cannot be asked, any client may have it. Absent: as the offline policy says. */
   anonymous?: boolean
+  /** ms since the epoch; in what Storing gives. */
+  storedAt?: number
 }
 
 /** Where a stored image's bytes are. */

@@ -9,12 +9,16 @@ import { packCut } from './messages.ts'
 
 /** Blobs of at most this many blocks are announced with their cuts, which spares the puller a question. */
 const SMALL = 2
+/** So many cuts go with the announcement of a share: a puller would have to ask each of its holders for them. */
+const SHARE_CUTS = 64
 const BATCH = 512
 const SETTLE_MS = 250
 
-/** Tells the coordinators which blobs are complete here: when one becomes so, and when the coordinators change. */
+/** Tells the coordinators which blobs are here, whole or as a kept share: when they come, and when the coordinators change. */
 export interface Announcer {
   complete(digest: Digest): void
+  /** This node keeps a part of the blob, and more of it came. */
+  share(digest: Digest): void
   /** Blocks were lost: the coordinators hear what is left. */
   incomplete(digest: Digest): void
   close(): void
@@ -41,14 +45,18 @@ export function createAnnouncer(deps: {
 
   async function entry(blob: Blob): Promise<unknown> {
     const small = (blob.size ?? 0) <= SMALL * BLOCK_SIZE
-    const blocks = small ? await createBlocks({ digest: blob.digest, store, signer, log }) : undefined
+    const blocks =
+      small || !blob.complete ? await createBlocks({ digest: blob.digest, store, signer, log }) : undefined
     return {
       digest: blob.digest,
       size: blob.size,
       ...(blob.mediaType ? { mediaType: blob.mediaType } : {}),
-      cuts: blocks?.cuts().map(packCut) ?? [],
+      cuts: blocks?.cuts(0, SHARE_CUTS).map(packCut) ?? [],
+      ...(blocks && !blob.complete ? { have: blocks.bits() } : {}),
     }
   }
+
+  const isTold = (blob: Blob): boolean => blob.size !== undefined && (blob.complete || blob.bytesKept > 0)
 
   async function send(peer: PeerId, blobs: Blob[]): Promise<void> {
     for (let i = 0; i < blobs.length; i += BATCH) {
@@ -68,7 +76,7 @@ export function createAnnouncer(deps: {
     const news = new Map<PeerId, Blob[]>()
     for await (const blob of store.blobs()) {
       if (closing.signal.aborted) return
-      if (!blob.complete) continue
+      if (!isTold(blob)) continue
       const old = coordinators(blob.digest, before)
       for (const peer of coordinators(blob.digest, now)) {
         if (peer === self || old.includes(peer)) continue
@@ -87,16 +95,19 @@ export function createAnnouncer(deps: {
     }, SETTLE_MS)
   })
 
+  function tell(digest: Digest): void {
+    const told = async (): Promise<void> => {
+      const blob = await store.blob(digest)
+      if (!blob || !isTold(blob)) return
+      const peers = coordinators(digest, siteOf()).filter((peer) => peer !== self)
+      await Promise.all(peers.map((peer) => send(peer, [blob])))
+    }
+    told().catch((error) => log.warn({ digest, error: String(error) }, 'announcing a blob failed'))
+  }
+
   return {
-    complete(digest) {
-      const tell = async (): Promise<void> => {
-        const blob = await store.blob(digest)
-        if (!blob?.complete) return
-        const peers = coordinators(digest, siteOf()).filter((peer) => peer !== self)
-        await Promise.all(peers.map((peer) => send(peer, [blob])))
-      }
-      tell().catch((error) => log.warn({ digest, error: String(error) }, 'announcing a blob failed'))
-    },
+    complete: tell,
+    share: tell,
     incomplete(digest) {
       const tell = async (): Promise<void> => {
         const blocks = await createBlocks({ digest, store, signer, log })

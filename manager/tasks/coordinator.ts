@@ -1,14 +1,13 @@
 import type { Digest, Log } from '../../base/index.ts'
 import { BLOCK_SIZE, type BlockStore } from '../../blockstore/index.ts'
 import {
-  bitfield,
   createLedger,
   type DispatchAnswer,
   type DispatchRequest,
+  fullBitfield,
   type Ledger,
   type PeerId,
   rendezvous,
-  setBit,
 } from '../../scheduler/index.ts'
 import type { Membership, Rpc } from '../types.ts'
 import { createBlocks } from './blocks.ts'
@@ -20,6 +19,7 @@ import {
   MAP_PAGE,
   packAnswer,
   readAnswer,
+  readBits,
   readCuts,
   readDispatch,
 } from './messages.ts'
@@ -27,6 +27,8 @@ import {
 /** Nodes that are told of a complete blob, and asked by a coordinator that does not know it. */
 export const REPLICAS = 2
 const LOOKUP_MS = 500
+/** So often everybody is asked anew for a stored blob of which a part seems to be nowhere. */
+const PRIME_MS = 1000
 const IDLE_MS = 10 * 60_000
 
 /** Answers dispatches for the blobs of which this node is the coordinator: one ledger each, filled from who knows. */
@@ -36,6 +38,8 @@ export interface Coordinator {
   reject(digest: Digest, bad: { index: number; cid: string }[], shun: boolean): void
   /** This node lost blocks of the blob: its own entry in the ledger is set right. */
   refresh(digest: Digest): void
+  /** This node got blocks without a task. */
+  share(digest: Digest): void
   close(): void
 }
 
@@ -43,6 +47,9 @@ interface Entry {
   ledger: Ledger
   createdAt: number
   primed: Promise<void> | undefined
+  primedAt: number
+  /** Who pulls the blob says itself what it has. */
+  pullers: Set<PeerId>
 }
 
 export function createCoordinator(deps: {
@@ -50,10 +57,12 @@ export function createCoordinator(deps: {
   rpc: Rpc
   store: BlockStore
   signer: Signer
+  /** Blobs that the site keeps: shares of them are everywhere, so that everybody is asked for them. */
+  isStored: (digest: Digest) => boolean
   log: Log
   random: () => number
 }): Coordinator {
-  const { members, rpc, store, signer, log, random } = deps
+  const { members, rpc, store, signer, isStored, log, random } = deps
   const self = members.self.id
   const entries = new Map<Digest, Entry>()
 
@@ -61,19 +70,32 @@ export function createCoordinator(deps: {
     let entry = entries.get(digest)
     if (!entry) {
       const ledger = createLedger({ digest, blockSize: BLOCK_SIZE, random })
-      entry = { ledger, createdAt: Date.now(), primed: undefined }
+      entry = { ledger, createdAt: Date.now(), primed: undefined, primedAt: 0, pullers: new Set() }
       entries.set(digest, entry)
     }
     return entry
   }
 
   /** What this node's own disk and the next in order know, asked once: a new coordinator must not send anybody upstream in vain. */
-  async function prime(digest: Digest, ledger: Ledger): Promise<void> {
+  async function prime(digest: Digest, { ledger, pullers }: Entry): Promise<void> {
     const own = await ownHolding(digest)
-    if (own) ledger.dispatch(own, Date.now())
+    if (own && !pullers.has(self)) ledger.dispatch(own, Date.now())
     const site = members.site().map((member) => member.id)
     const order = rendezvous(digest, site).filter((id) => id !== self)
-    await Promise.all(order.slice(0, REPLICAS).map((peer) => lookup(peer, digest, ledger)))
+    if (!isStored(digest)) {
+      await Promise.all(order.slice(0, REPLICAS).map((peer) => lookup(peer, digest, ledger)))
+      return
+    }
+    const others = order.filter((peer) => !pullers.has(peer))
+    await Promise.all(others.map((peer) => lookup(peer, digest, ledger, (holder) => holder === peer)))
+  }
+
+  function primed(digest: Digest, entry: Entry): Promise<void> {
+    if (!entry.primed) {
+      entry.primed = prime(digest, entry)
+      entry.primedAt = Date.now()
+    }
+    return entry.primed
   }
 
   async function ownHolding(digest: Digest): Promise<DispatchRequest | undefined> {
@@ -91,7 +113,12 @@ export function createCoordinator(deps: {
     }
   }
 
-  async function lookup(peer: PeerId, digest: Digest, ledger: Ledger): Promise<void> {
+  async function lookup(
+    peer: PeerId,
+    digest: Digest,
+    ledger: Ledger,
+    credible: (holder: PeerId) => boolean = () => true,
+  ): Promise<void> {
     try {
       const known = readAnswer(await rpc.request(peer, 'lookup', { digest }, { timeoutMs: LOOKUP_MS }))
       const facts = {
@@ -99,7 +126,7 @@ export function createCoordinator(deps: {
         ...(known.mediaType === undefined ? {} : { mediaType: known.mediaType }),
       }
       for (const holder of known.holders) {
-        if (holder.peer === self) continue
+        if (holder.peer === self || !credible(holder.peer)) continue
         ledger.dispatch({ ...facts, ...holder, version: 0, cuts: known.cuts, pulling: false }, Date.now())
       }
     } catch (error) {
@@ -131,9 +158,15 @@ export function createCoordinator(deps: {
 
   async function dispatch(digest: Digest, request: DispatchRequest): Promise<DispatchAnswer> {
     const entry = entryOf(digest)
-    entry.primed ??= prime(digest, entry.ledger)
-    await entry.primed
-    return entry.ledger.dispatch(request, Date.now())
+    if (request.pulling) entry.pullers.add(request.peer)
+    else entry.pullers.delete(request.peer)
+    await primed(digest, entry)
+    const answer = entry.ledger.dispatch(request, Date.now())
+    if (!answer.refusal || !isStored(digest) || Date.now() - entry.primedAt < PRIME_MS) return answer
+    // Nobody could fetch it: then it matters whether a neighbour has it that was not heard of.
+    entry.primed = undefined
+    await primed(digest, entry)
+    return entry.ledger.dispatch({ ...request, released: [] }, Date.now())
   }
 
   rpc.handle('dispatch', async (peer, body) => {
@@ -148,8 +181,7 @@ export function createCoordinator(deps: {
       if (!Number.isSafeInteger(size) || size < 0 || size > 2 ** 40) continue
       const digest = digestField(f.digest)
       const mediaType = typeof f.mediaType === 'string' ? { mediaType: f.mediaType.slice(0, 255) } : {}
-      const have = bitfield(Math.ceil(size / BLOCK_SIZE))
-      for (let i = 0; i * BLOCK_SIZE < size; i++) setBit(have, i)
+      const have = f.have === undefined ? fullBitfield(Math.ceil(size / BLOCK_SIZE)) : readBits(f.have)
       const cuts = readCuts(f.cuts)
       entryOf(digest).ledger.dispatch(
         { peer, version: 0, have, cuts, size, pulling: false, ...mediaType },
@@ -169,8 +201,13 @@ export function createCoordinator(deps: {
     const now = new Set(members.site().map((member) => member.id))
     for (const peer of present) {
       if (now.has(peer)) continue
-      for (const entry of entries.values()) entry.ledger.forget(peer)
+      for (const entry of entries.values()) {
+        entry.ledger.forget(peer)
+        entry.pullers.delete(peer)
+      }
     }
+    // Who comes may keep a share, and who went may have been the one that knew of another's.
+    for (const [digest, entry] of entries) if (isStored(digest)) entry.primed = undefined
     present = now
   })
   const sweep = setInterval(() => {
@@ -201,6 +238,14 @@ export function createCoordinator(deps: {
       createBlocks({ digest, store, signer, log }).then(
         (blocks) => entry.ledger.correct(self, blocks.bits()),
         (error) => log.warn({ digest, error: String(error) }, 'reading what is left of a blob failed'),
+      )
+    },
+    share(digest) {
+      const entry = entries.get(digest)
+      if (!entry || entry.pullers.has(self)) return
+      ownHolding(digest).then(
+        (own) => own && entry.ledger.dispatch(own, Date.now()),
+        (error) => log.warn({ digest, error: String(error) }, 'reading a share failed'),
       )
     },
     close() {

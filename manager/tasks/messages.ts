@@ -71,7 +71,7 @@ export function readCuts(value: unknown): Cut[] {
 
 const readSize = (v: unknown): number => count(v, 'size', 2 ** 40)
 const readMediaType = (v: unknown): string => text(v, 'media type', 255)
-const readBits = (v: unknown): Uint8Array => bytes(v, 'bitfield', MAX_BLOCKS / 8 + 1)
+export const readBits = (v: unknown): Uint8Array => bytes(v, 'bitfield', MAX_BLOCKS / 8 + 1)
 
 export function packDispatch(digest: Digest, request: DispatchRequest): unknown {
   const { peer: _, cuts, ...rest } = request

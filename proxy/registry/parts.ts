@@ -62,13 +62,14 @@ export interface ProxyParts {
 export function createParts(dependencies: ProxyDependencies): ProxyParts {
   const { manager, store, upstream, config, log, now = Date.now } = dependencies
   const { tagTtlMs = 30_000, entitlementTtlMs = 300_000, patienceMs = 8_000 } = config
-  const { hints } = manager
+  const { hints, storing } = manager
   const self = manager.self.id
   // Half of the patience for asking upstream leaves the other half for neighbours.
   const head = createAskHead({ upstream, timeoutMs: Math.round(patienceMs / 2) })
   const access = createAccess({
     store,
     hints,
+    storing,
     upstream,
     salt: config.credentialSalt,
     policy: config.offline ?? 'known',
@@ -77,8 +78,20 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
     now,
   })
   const links = createLinks({ store, log, now })
-  const gate = createGate({ head, access, links, hints, log })
-  const tags = createTags({ store, hints, head, access, gate, links, ttlMs: tagTtlMs, log, now })
+  const gate = createGate({ head, access, links, hints, storing, log })
+  const tags = createTags({
+    store,
+    hints,
+    storing,
+    holds: (digest) => manager.holds(digest),
+    head,
+    access,
+    gate,
+    links,
+    ttlMs: tagTtlMs,
+    log,
+    now,
+  })
   const images = createImages({ store, now })
   const manifests = createManifests({ manager, store, upstream, tags, gate, links, images, log, now })
   return {

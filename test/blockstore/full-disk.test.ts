@@ -116,6 +116,48 @@ test('a full disk makes room by eviction, and is STORE_FULL where nothing may go
   await again.close()
 })
 
+test('a full disk takes cache, never what is kept, and keeping on it is all or nothing', async (t) => {
+  const dir = await smallDisk(t, 24)
+  if (dir === undefined) return
+  let store = await storeIn(t, dir)
+  const marks = Array.from({ length: 8 }, (_, i) => i * 2 * LENGTH)
+  await putBlob(store, A, 16, LENGTH)
+  await store.keep(A, marks)
+  for (let i = 0; i < 10; i++) await putBlob(store, blobNamed(`blob ${i}`), 12, LENGTH)
+  assert.deepEqual(
+    (await store.segments(A)).map(({ offset }) => offset),
+    marks,
+  )
+  await assertSound(dir, store)
+  // With nothing but shares on it, the disk is full, and they stay.
+  await store.collect(undefined, { all: true })
+  const empty = await fill(dir)
+  await rm(join(dir, 'spare'), { force: true })
+  const emptyToo = await fill(dir)
+  const before = await store.kept(A)
+  const many = Array.from({ length: 50_000 }, (_, i) => i * LENGTH)
+  const outcome = await store.keep(A, many).then(
+    () => 'kept',
+    (error: { code: string }) => error.code,
+  )
+  assert.ok(outcome === 'STORE_FULL' || outcome === 'kept', outcome)
+  const after = outcome === 'kept' ? many : before
+  assert.deepEqual(await store.kept(A), after)
+  const scrubbed = await store.scrub({
+    bytesPerSecond: Number.POSITIVE_INFINITY,
+    signal: new AbortController().signal,
+  })
+  assert.deepEqual(scrubbed, { blocks: 8, bytes: 8 * LENGTH, bad: 0 })
+  await empty()
+  await emptyToo()
+  await store.close()
+  store = await storeIn(t, dir)
+  assert.deepEqual(await store.kept(A), after)
+  assert.equal((await store.segments(A)).length, 8)
+  await assertSound(dir, store)
+  await store.close()
+})
+
 test('an index that the disk has no room for is STORE_FULL, loses nothing and recovers by itself', async (t) => {
   const dir = await smallDisk(t, 24)
   if (dir === undefined) return

@@ -35,6 +35,17 @@ const operation = fc.oneof(
   },
   { weight: 2, arbitrary: fc.record({ type: fc.constant('complete'), digest }) },
   { weight: 1, arbitrary: fc.record({ type: fc.constant('pin'), digest, pinned: fc.boolean() }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      type: fc.constant('keep'),
+      digest,
+      offsets: fc.subarray([0, 1000, 2000, 3000], { minLength: 0 }),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ type: fc.constant('trim'), digest }) },
+  { weight: 1, arbitrary: fc.record({ type: fc.constant('scrub') }) },
+  { weight: 1, arbitrary: fc.record({ type: fc.constant('evict') }) },
   { weight: 2, arbitrary: fc.record({ type: fc.constant('read'), seed }) },
   {
     weight: 2,
@@ -48,7 +59,10 @@ const operation = fc.oneof(
 )
 type Operation = typeof operation extends fc.Arbitrary<infer T> ? T : never
 
-type Known = Omit<Blob, 'usedAt' | 'bytesHere' | 'digest'> & { segments: Map<number, Segment> }
+type Known = Omit<Blob, 'usedAt' | 'bytesHere' | 'bytesKept' | 'digest'> & {
+  segments: Map<number, Segment>
+  kept: Set<number>
+}
 
 /** What a store should hold, kept in the plainest way. */
 class Model {
@@ -57,7 +71,14 @@ class Model {
   know(of: Digest): Known {
     let blob = this.blobs.get(of)
     if (!blob) {
-      blob = { size: undefined, mediaType: undefined, complete: false, pinned: false, segments: new Map() }
+      blob = {
+        size: undefined,
+        mediaType: undefined,
+        complete: false,
+        pinned: false,
+        segments: new Map(),
+        kept: new Set(),
+      }
       this.blobs.set(of, blob)
     }
     return blob
@@ -69,6 +90,18 @@ class Model {
       for (const { cid, length } of segments.values()) blocks.set(cid, length)
     }
     return blocks
+  }
+
+  /** What an unpinned blob loses to eviction. */
+  trim(of: Digest): void {
+    const blob = this.blobs.get(of)
+    if (!blob || blob.pinned) return
+    if (blob.kept.size === 0) this.blobs.delete(of)
+    for (const at of [...blob.segments.keys()]) {
+      if (blob.kept.has(at)) continue
+      blob.segments.delete(at)
+      blob.complete = false
+    }
   }
 
   lose(cid: Cid): void {
@@ -84,6 +117,8 @@ class Model {
 
 const bytesHere = ({ segments }: Known): number =>
   [...segments.values()].reduce((sum, { length }) => sum + length, 0)
+const bytesKept = ({ segments, kept }: Known): number =>
+  [...kept].reduce((sum, at) => sum + (segments.get(at)?.length ?? 0), 0)
 
 async function compare(store: BlockStore, model: Model, dir: string): Promise<void> {
   for (const of of DIGESTS) {
@@ -92,16 +127,24 @@ async function compare(store: BlockStore, model: Model, dir: string): Promise<vo
     if (!expected) {
       assert.deepEqual(blob, {})
       assert.deepEqual(await store.segments(of), [])
+      assert.deepEqual(await store.kept(of), [])
       continue
     }
-    const { segments, ...facts } = expected
-    assert.deepEqual(blob, { digest: of, ...facts, bytesHere: bytesHere(expected) })
+    const { segments, kept, ...facts } = expected
+    const bytes = { bytesHere: bytesHere(expected), bytesKept: bytesKept(expected) }
+    assert.deepEqual(blob, { digest: of, ...facts, ...bytes })
+    assert.deepEqual(
+      await store.kept(of),
+      [...kept].sort((a, b) => a - b),
+    )
     assert.deepEqual(
       await store.segments(of),
       [...segments.values()].sort((a, b) => a.offset - b.offset),
     )
   }
   assert.equal((await all(store.blobs())).length, model.blobs.size)
+  const keeping = [...model.blobs].filter(([, { kept }]) => kept.size > 0).map(([of]) => of)
+  assert.deepEqual((await all(store.keptBlobs())).sort(), keeping.sort())
   const blocks = model.blocks()
   const bytes = [...blocks.values()].reduce((sum, length) => sum + length, 0)
   assert.deepEqual(store.usage(), { bytes, blocks: blocks.size, quota: undefined })
@@ -136,11 +179,13 @@ test('random operations, damage, restarts and crashes leave what a plain model s
       }
 
       async function apply(op: Operation): Promise<BlockStore> {
+        for (const gone of spoilt) if (!model.blocks().has(gone)) spoilt.delete(gone)
         switch (op.type) {
           case 'put': {
             const { digest: of, offset: at, seed: n, expect } = op as Extract<Operation, { expect: boolean }>
             const bytes = contentOf(n)
             const cid = cidOf(bytes)
+            const had = model.blocks().has(cid)
             await store.putSegment(of, { offset: at, ...(expect ? { expect: cid } : {}) }, bytes)
             const blob = model.know(of)
             const old = blob.segments.get(at)
@@ -149,8 +194,7 @@ test('random operations, damage, restarts and crashes leave what a plain model s
               if (old) blob.complete = false
             }
             // A new file takes the place of a spoilt one, unless the block was said to be here and looked so.
-            if (!expect || !model.blocks().has(cid)) spoilt.delete(cid)
-            for (const gone of spoilt) if (!model.blocks().has(gone)) spoilt.delete(gone)
+            if (!expect || !had) spoilt.delete(cid)
             return store
           }
           case 'putWrong': {
@@ -196,6 +240,41 @@ test('random operations, damage, restarts and crashes leave what a plain model s
             const { digest: of, pinned } = op as { digest: Digest; pinned: boolean }
             await store.pin(of, pinned)
             if (pinned || model.blobs.has(of)) model.know(of).pinned = pinned
+            return store
+          }
+          case 'keep': {
+            const { digest: of, offsets } = op as { digest: Digest; offsets: number[] }
+            await store.keep(of, offsets)
+            const blob = model.blobs.get(of)
+            if (offsets.length === 0 && (blob?.kept.size ?? 0) === 0) return store
+            model.know(of).kept = new Set(offsets)
+            const only = blob && blob.segments.size === 0 && !blob.pinned
+            if (offsets.length === 0 && only) model.blobs.delete(of)
+            return store
+          }
+          case 'trim': {
+            const { digest: of } = op as { digest: Digest }
+            await store.trim(of)
+            model.trim(of)
+            return store
+          }
+          case 'evict': {
+            // A blob without bytes (one may have an empty block) is no candidate.
+            await store.collect(undefined, { all: true })
+            for (const [of, blob] of [...model.blobs]) if (bytesHere(blob) > bytesKept(blob)) model.trim(of)
+            return store
+          }
+          case 'scrub': {
+            const blocks = model.blocks()
+            const bad = [...spoilt].filter((cid) => blocks.has(cid))
+            const done = await store.scrub({
+              bytesPerSecond: Number.POSITIVE_INFINITY,
+              signal: new AbortController().signal,
+            })
+            const bytes = [...blocks.values()].reduce((sum, length) => sum + length, 0)
+            assert.deepEqual(done, { blocks: blocks.size, bytes, bad: bad.length })
+            for (const cid of bad) model.lose(cid)
+            spoilt.clear()
             return store
           }
           case 'read': {
@@ -246,7 +325,19 @@ test('under any load a quota holds, and what is held or pinned is all there', as
     digest: fc.constantFrom(...['a', 'b', 'c', 'd', 'e', 'f'].map(blobNamed)),
     offset: fc.constantFrom(0, 1000, 2000),
     seed: fc.integer({ min: 0, max: 30 }),
-    next: fc.constantFrom('nothing', 'nothing', 'hold', 'release', 'pin', 'unpin', 'collect', 'reopen'),
+    next: fc.constantFrom(
+      'nothing',
+      'nothing',
+      'hold',
+      'release',
+      'pin',
+      'unpin',
+      'collect',
+      'reopen',
+      'keep',
+      'let go',
+      'trim',
+    ),
   })
   await fc.assert(
     fc.asyncProperty(fc.array(step, { minLength: 10, maxLength: 60 }), async (steps) => {
@@ -256,11 +347,14 @@ test('under any load a quota holds, and what is held or pinned is all there', as
       const holds = new Map<Digest, () => void>()
       const pinned = new Set<Digest>()
       const kept = new Map<string, Cid>()
+      /** Of each blob the one offset that is marked as kept. */
+      const marks = new Map<Digest, number>()
       for (const { digest: of, offset: at, seed: n, next } of steps) {
-        const isKept = (): boolean => holds.has(of) || pinned.has(of)
+        const stays = (blob: Digest, place: number): boolean =>
+          holds.has(blob) || pinned.has(blob) || marks.get(blob) === place
         try {
           const cid = await store.putSegment(of, { offset: at }, bytesOf(n, 500 + n * 10))
-          if (isKept()) kept.set(`${of} ${at}`, cid)
+          if (stays(of, at)) kept.set(`${of} ${at}`, cid)
         } catch (error) {
           assert.equal((error as { code: string }).code, 'STORE_FULL')
         }
@@ -275,7 +369,20 @@ test('under any load a quota holds, and what is held or pinned is all there', as
         }
         if (next === 'collect') {
           await store.collect()
-          assert.ok(store.usage().bytes <= 5400 || holds.size + pinned.size > 0)
+          assert.ok(store.usage().bytes <= 5400 || holds.size + pinned.size + marks.size > 0)
+        }
+        if (next === 'keep') {
+          await store.keep(of, [at])
+          marks.set(of, at)
+        }
+        if (next === 'let go') {
+          await store.keep(of, [])
+          marks.delete(of)
+        }
+        if (next === 'trim') {
+          await store.trim(of)
+          const left = (await store.segments(of)).map(({ offset }) => offset)
+          if (!holds.has(of) && !pinned.has(of)) assert.ok(left.every((place) => place === marks.get(of)))
         }
         if (next === 'reopen') {
           await store.close()
@@ -283,10 +390,12 @@ test('under any load a quota holds, and what is held or pinned is all there', as
           holds.clear()
         }
         for (const place of kept.keys()) {
-          const of = place.split(' ')[0] as Digest
-          if (!holds.has(of) && !pinned.has(of)) kept.delete(place)
+          const [blob, offset] = place.split(' ') as [Digest, string]
+          if (!stays(blob, Number(offset))) kept.delete(place)
         }
-        if (isKept()) for (const { cid, offset } of await store.segments(of)) kept.set(`${of} ${offset}`, cid)
+        for (const { cid, offset } of await store.segments(of)) {
+          if (stays(of, offset)) kept.set(`${of} ${offset}`, cid)
+        }
 
         const blocks = new Map<Cid, number>()
         for (const blob of await all(store.blobs())) {

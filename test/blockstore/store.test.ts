@@ -37,6 +37,7 @@ test('what is put is read back, and is there after a restart', async (t) => {
       complete: true,
       pinned: true,
       bytesHere: first.length + last.length,
+      bytesKept: 0,
     })
     assert.deepEqual(store.usage(), { bytes: first.length + last.length, blocks: 2, quota: undefined })
     assert.deepEqual(await stagedIn(dir), [])

@@ -71,3 +71,11 @@ export async function all<T>(items: AsyncIterable<T>): Promise<T[]> {
   for await (const item of items) list.push(item)
   return list
 }
+
+/** What the crash test of shares makes its blobs of. */
+export const SHARE = { blocks: 20, length: 5000 }
+
+/** The offsets that it keeps of each blob, first and later: each set is a part of the one before. */
+export function marksOf(version: number): number[] {
+  return [[], [0, 40_000, 95_000], [40_000, 95_000], []][version] ?? []
+}

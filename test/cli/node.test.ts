@@ -85,7 +85,7 @@ describe('two nodes', () => {
     assert.ok(upstream.totalSent() - sent < 10_000, 'upstream was asked for the tag at most')
     assert.match(
       (await shoal('images', '--api', b.api)).out,
-      /^docker\.io\/library\/app:1 .* all +\d+s ago$/m,
+      /^docker\.io\/library\/app:1 .* all +- +- +yes +\d+s ago$/m,
     )
     const again = JSON.parse((await shoal('pull', 'app:1', '--json', '--api', b.api)).out) as PullStatus
     assert.equal(again.bytesHere, again.sources.local)

@@ -34,7 +34,16 @@ async function start(dir: string, name: string, site: string, bootstrap: string[
   const log = silentLog()
   const store = await openBlockStore({ dir: join(dir, 'store'), log })
   const listen = ['/ip4/127.0.0.1/tcp/0']
-  const manager = await startManager({ dataDir: dir, store, listen, bootstrap, name, site, log })
+  const manager = await startManager({
+    storing: { offer: 0, leaveAfterMs: 600_000 },
+    dataDir: dir,
+    store,
+    listen,
+    bootstrap,
+    name,
+    site,
+    log,
+  })
   const daemon: Daemon = {
     manager,
     dir,

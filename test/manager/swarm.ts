@@ -24,6 +24,8 @@ export interface SwarmNode {
 export interface SwarmNodeOptions {
   dir?: string
   quota?: number
+  offer?: number
+  leaveAfterMs?: number
   mayReceive?: (bytes: number) => Promise<void>
 }
 
@@ -158,7 +160,13 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
     }
   }
 
-  async function add({ dir, quota, mayReceive }: SwarmNodeOptions = {}): Promise<SwarmNode> {
+  async function add({
+    dir,
+    quota,
+    offer = 2 ** 30,
+    leaveAfterMs = 600_000,
+    mayReceive,
+  }: SwarmNodeOptions = {}): Promise<SwarmNode> {
     const n = count++
     const id = `node${n}`
     const home = dir ?? join(root, id)
@@ -199,6 +207,7 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
       store,
       isConnected: (peer) => reachable(id, peer),
       ...(mayReceive ? { mayReceive } : {}),
+      storing: { offer, leaveAfterMs },
       log: log.child({ node: id }),
     })
     const node: SwarmNode = {

@@ -1,9 +1,8 @@
 import { digestOf, hasherFor, ShoalError } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 import { BLOCK_SIZE } from '../../blockstore/index.ts'
-import type { Hints, Manager, Member, OpenBlob, Sources } from '../../manager/types.ts'
+import type { Hints, Manager, Member, OpenBlob, Sources, StoredImage } from '../../manager/types.ts'
 import { createRecordsTwin } from '../manager/records-twin.ts'
-import { createStoringTwin } from '../manager/storing-twin.ts'
 
 type Digest = Parameters<Manager['open']>[0]['digest']
 
@@ -12,6 +11,8 @@ export interface StandInSite {
   records: ReturnType<typeof createRecordsTwin>
   hints: Map<string, { value: unknown; at: number; from: string }>
   nodes: Set<StandIn>
+  /** What the site's records say. */
+  stored: StoredImage[]
 }
 
 /** A manager without a network: what it has not, other stand-ins of the site or the origin give. */
@@ -40,8 +41,20 @@ interface Fetching {
   users: number
 }
 
+function standInStoring(stored: readonly StoredImage[]): Manager['storing'] {
+  return {
+    store: async () => {},
+    forget: async () => false,
+    find: async (name) => stored.find((image) => image.name === name),
+    ofRepository: async (label) => stored.filter(({ name }) => name.startsWith(`${label}:`)),
+    list: async () => [],
+    repair: async () => ({ copied: 0, bytes: 0, lost: 0 }),
+    close: async () => {},
+  }
+}
+
 export function createSite(): StandInSite {
-  return { records: createRecordsTwin(), hints: new Map(), nodes: new Set() }
+  return { records: createRecordsTwin(), hints: new Map(), nodes: new Set(), stored: [] }
 }
 
 /** For tests of the proxy alone; chunks are overwritten once the next is asked for, as the contract allows. */
@@ -228,7 +241,7 @@ export function createStandIn(options: { id: string; store: BlockStore; site?: S
     rpc: { request: async () => undefined, notify: () => {}, handle: () => {} },
     hints,
     records: site.records.join(id),
-    storing: createStoringTwin().storing,
+    storing: standInStoring(site.stored),
     open,
     holds: async (digest) => contents.has(digest),
     tasks: () => [],

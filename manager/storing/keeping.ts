@@ -1,0 +1,180 @@
+import { type Digest, type Log, ShoalError } from '../../base/index.ts'
+import type { BlockStore } from '../../blockstore/index.ts'
+import type { PeerId } from '../types.ts'
+import type { Catalog, WantedBlob } from './catalog.ts'
+import { type Layout, sharesOf } from './layout.ts'
+import type { Holding } from './messages.ts'
+import type { Peers } from './peers.ts'
+import { spread } from './spreading.ts'
+import type { Taking } from './taking.ts'
+import type { Repaired } from './types.ts'
+
+/** Changes come in crowds. */
+const SETTLE_MS = 500
+/** What did not work is tried again after so long, and all is looked at anew after so long. */
+const AGAIN_MS = 15_000
+const FULL_MS = 10 * 60_000
+const WATCH_MS = 1000
+const HEAL_MS = 500
+
+/** Sees to the copies of the stored blobs that this node coordinates, whenever something changes. */
+export interface Keeping {
+  /** Something may have to be done, soon. */
+  kick(): void
+  /** Looks at all of them now. */
+  round(signal: AbortSignal, paced: boolean): Promise<Repaired>
+  /** What the nodes that answer have of each blob. */
+  ask(digests: readonly Digest[], signal: AbortSignal): Promise<Map<PeerId, Holding[]>>
+  /** The store lost blocks of the blob: those that this node keeps are fetched again. */
+  lost(digest: Digest): void
+  close(): Promise<void>
+}
+
+export function createKeeping(deps: {
+  self: PeerId
+  catalog: Catalog
+  layout: Layout
+  peers: Peers
+  taking: Taking
+  store: BlockStore
+  /** So long something is kept of which no record is known. */
+  orphanMs: number
+  log: Log
+}): Keeping {
+  const { self, catalog, layout, peers, taking, store, log } = deps
+  const closing = new AbortController()
+  const healing = new Set<Digest>()
+  const orphans = new Map<Digest, number>()
+  let running: Promise<unknown> = Promise.resolve()
+  let dueAt = performance.now() + SETTLE_MS
+  let state = ''
+
+  async function ask(digests: readonly Digest[], signal: AbortSignal): Promise<Map<PeerId, Holding[]>> {
+    const answers = new Map<PeerId, Holding[]>()
+    await Promise.all(
+      layout.live().map(async (peer) => {
+        try {
+          answers.set(peer, await peers.holdings(peer, digests, signal))
+        } catch (error) {
+          log.debug({ peer, error: String(error) }, 'a node does not say what it keeps')
+        }
+      }),
+    )
+    return answers
+  }
+
+  async function look(signal: AbortSignal, paced: boolean): Promise<Repaired & { again: boolean }> {
+    await catalog.ready
+    const total = { copied: 0, bytes: 0, lost: 0, again: false }
+    const wanted = catalog.blobs()
+    const own = wanted.filter(
+      (blob) => !blob.pending && blob.size > 0 && layout.keeperOf(blob.digest) === self,
+    )
+    if (own.length > 0) {
+      const nodes = layout.weigh(wanted, catalog.offers(), layout.counts)
+      const answers = await ask(
+        own.map((blob) => blob.digest),
+        signal,
+      )
+      for (const [at, blob] of own.entries()) {
+        const holdings = new Map([...answers].map(([peer, held]) => [peer, held[at]!] as const))
+        const done = await see(blob, holdings)
+        total.copied += done.copied
+        total.bytes += done.bytes
+        total.lost += done.lost
+        if (!done.whole) total.again = true
+      }
+      function see(blob: WantedBlob, holdings: Map<PeerId, Holding>) {
+        const shares = sharesOf(blob, nodes)
+        return spread({ blob, shares, holdings, peers, release: true, paced, log, signal })
+      }
+    }
+    await dropOrphans()
+    if (total.copied > 0 || total.lost > 0) log.info({ ...total }, 'saw to the copies of stored images')
+    return total
+  }
+
+  /** What this node keeps though nothing wants it: not at once, since a record may be late. */
+  async function dropOrphans(): Promise<void> {
+    const now = performance.now()
+    const seen = new Set<Digest>()
+    for await (const digest of store.keptBlobs()) {
+      if (catalog.blob(digest)) continue
+      seen.add(digest)
+      const since = orphans.get(digest) ?? now
+      orphans.set(digest, since)
+      if (now - since >= deps.orphanMs) await taking.forget(digest)
+    }
+    for (const digest of orphans.keys()) if (!seen.has(digest)) orphans.delete(digest)
+  }
+
+  function round(signal: AbortSignal, paced: boolean): Promise<Repaired> {
+    const turn = running.then(async () => {
+      if (closing.signal.aborted) throw new ShoalError('ABORTED', 'closing')
+      const { again, ...done } = await look(AbortSignal.any([signal, closing.signal]), paced)
+      // Absent nodes' shares count as not done: then it is only looked at as often as everything is.
+      dueAt = Math.min(dueAt, performance.now() + (again ? AGAIN_MS : FULL_MS))
+      return done
+    })
+    running = turn.catch(() => {})
+    return turn
+  }
+
+  const watch = setInterval(() => {
+    const now = layout.state(catalog.offers())
+    if (now !== state) {
+      state = now
+      dueAt = Math.min(dueAt, performance.now() + SETTLE_MS)
+    }
+    if (performance.now() < dueAt) return
+    dueAt = Number.POSITIVE_INFINITY
+    round(closing.signal, true).catch((error) => {
+      dueAt = performance.now() + AGAIN_MS
+      if (!closing.signal.aborted) log.warn({ error: String(error) }, 'seeing to stored images failed')
+    })
+  }, WATCH_MS)
+  watch.unref()
+
+  const kick = (): void => {
+    dueAt = Math.min(dueAt, performance.now() + SETTLE_MS)
+  }
+
+  const stop = catalog.onChange((freed) => {
+    kick()
+    for (const digest of freed) {
+      taking
+        .forget(digest)
+        .catch((error) => log.warn({ digest, error: String(error) }, 'letting go a share failed'))
+    }
+  })
+
+  async function heal(digest: Digest): Promise<void> {
+    const blob = catalog.blob(digest)
+    if (!blob || closing.signal.aborted) return
+    const mine = await taking.holding(digest)
+    const sources = [...(await ask([digest], closing.signal))]
+      .filter(([peer]) => peer !== self)
+      .map(([peer, [held]]) => ({ peer, here: held?.here ?? new Uint8Array(0) }))
+    await taking.take({ blob, keep: mine.kept, sources, paced: true }, closing.signal)
+  }
+
+  return {
+    kick,
+    round,
+    ask,
+    lost(digest) {
+      if (!catalog.blob(digest) || healing.has(digest) || closing.signal.aborted) return
+      healing.add(digest)
+      setTimeout(() => {
+        healing.delete(digest)
+        heal(digest).catch((error) => log.warn({ digest, error: String(error) }, 'repairing a share failed'))
+      }, HEAL_MS).unref()
+    },
+    async close() {
+      clearInterval(watch)
+      stop()
+      closing.abort(new ShoalError('ABORTED', 'closing'))
+      await running
+    },
+  }
+}
