@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import type { PullStatus } from '../../cli/api/index.ts'
+import type { ImageView, PullStatus } from '../../cli/api/index.ts'
 import type { StatusAnswer } from '../../cli/commands/status.ts'
 import { type FakeRegistry, startFakeRegistry } from '../fakes/registry.ts'
 import { assertDescribed } from './described.ts'
@@ -91,6 +91,38 @@ describe('two nodes', () => {
     assert.equal(again.bytesHere, again.sources.local)
   })
 
+  test('what is stored by a command is in both, and is forgotten by one', async () => {
+    upstream.addImage({ repository: 'library/kept', tag: '1', layers: [2_500_000], gzip: false })
+    const stored = await shoal('store', 'kept:1', '--copies', '2', '--api', a.api)
+    assert.equal(stored.status, 0, stored.err)
+    assert.match(
+      stored.out,
+      /^docker\.io\/library\/kept:1@sha256:\w{64}\n2\.\d+ MiB in 3 blobs, 2 copies in the site/,
+    )
+    const line = /^docker\.io\/library\/kept:1 .* 4\.\d+ MiB +2 +yes +\S+/m
+    assert.match((await shoal('images', '--api', b.api)).out, line)
+    const sent = upstream.totalSent()
+    assert.equal((await shoal('pull', 'kept:1', '--api', b.api)).status, 0)
+    assert.ok(upstream.totalSent() - sent < 10_000, 'upstream was asked for the tag at most')
+    assert.match((await shoal('repair', '--now', '--api', b.api)).out, /^copied 0 blocks, 0 B$/m)
+    assert.equal((await shoal('forget', 'kept:1', '--api', b.api)).status, 0)
+    assert.match((await shoal('forget', 'kept:1', '--api', a.api)).err, /kept:1 is not stored/)
+  })
+
+  test('what the configuration lists is stored', async () => {
+    upstream.addImage({ repository: 'library/listed', tag: '1', layers: [300_000], gzip: false })
+    const file = join(dir, 'listed.yaml')
+    await writeFile(file, 'store: [{ image: "listed:1", copies: 2 }]\n')
+    const c = await serve('c', '--bootstrap', `http://${a.api}`, '--config', file)
+    for (let found = false; !found; ) {
+      const images = JSON.parse((await shoal('images', '--json', '--api', a.api)).out) as ImageView[]
+      found = images.some(({ stored }) => stored?.copiesNow === 2)
+    }
+    const exit = once(c.child, 'exit')
+    c.child.kill('SIGTERM')
+    await exit
+  })
+
   test('what is not there is said', async () => {
     const { status, err } = await shoal('pull', 'none:1', '--api', a.api)
     assert.equal(status, 1)
@@ -109,7 +141,7 @@ describe('two nodes', () => {
       })
     }
     const metrics = await (await fetch(`http://${b.api}/metrics`)).text()
-    assert.match(metrics, /^shoal_bytes_total\{source="peers"\} 3\d{6}$/m)
+    assert.match(metrics, /^shoal_bytes_total\{source="peers"\} 5\d{6}$/m)
     const events = await fetch(`http://${b.api}/api/v1/events?types=task`)
     const reader = events.body!.getReader()
     const { value } = await reader.read()
