@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { ShoalError } from '../../base/index.ts'
-import type { SharedRecord, SharedRecords } from '../../manager/types.ts'
+import type { Member, SharedRecord, SharedRecords } from '../../manager/types.ts'
 import { createLocalRepository, listLocal } from '../../proxy/local/index.ts'
 import {
   assertRefused,
@@ -188,7 +188,7 @@ test('the API view shows the writes that a tag beat', async () => {
 })
 
 test('a record is on every node that is there; one that does not answer costs only time', async () => {
-  const member = { id: 'x', name: 'x', site: 's', addrs: [], state: 'alive', incarnation: 0 } as const
+  const member: Member = { id: 'x', name: 'x', site: 's', addrs: [], state: 'alive', incarnation: 0 }
   const asked: number[] = []
   const answers: (Error | undefined)[] = []
   const records = {
