@@ -115,44 +115,45 @@ describe('images are pushed to local/', { skip: lacking('docker', 'dockerd', 'po
     }),
   )
 
-  test(
-    'crane pushes, lists, pulls and deletes',
-    { skip: lacking('crane') },
-    logged(async () => {
-      const host = lab.hosts[0]!
-      const crane = (...args: string[]) => host.exec(['crane', '--insecure', ...args])
-      const name = `${LOCAL}/crane/app:v1`
-      await crane('copy', '127.0.0.1:5080/docker.io/lab/multi:1', name)
-      assert.equal((await crane('ls', `${LOCAL}/crane/app`)).stdout, 'v1\n')
-      await crane('pull', name, join(host.dir, 'crane.tar'))
-      await crane('push', join(host.dir, 'crane.tar'), `${LOCAL}/crane/again:v1`)
-      await crane('validate', '--remote', `${LOCAL}/crane/again:v1`)
-      const { stdout } = await crane('digest', name)
-      await crane('delete', `${LOCAL}/crane/app@${stdout.trim()}`)
-      assert.equal((await crane('ls', `${LOCAL}/crane/app`)).stdout, '')
-    }),
-  )
+  // crane and oras are no packages of Debian 12: they are tried where somebody has installed them.
+  if (!lacking('crane'))
+    test(
+      'crane pushes, lists, pulls and deletes',
+      logged(async () => {
+        const host = lab.hosts[0]!
+        const crane = (...args: string[]) => host.exec(['crane', '--insecure', ...args])
+        const name = `${LOCAL}/crane/app:v1`
+        await crane('copy', '127.0.0.1:5080/docker.io/lab/multi:1', name)
+        assert.equal((await crane('ls', `${LOCAL}/crane/app`)).stdout, 'v1\n')
+        await crane('pull', name, join(host.dir, 'crane.tar'))
+        await crane('push', join(host.dir, 'crane.tar'), `${LOCAL}/crane/again:v1`)
+        await crane('validate', '--remote', `${LOCAL}/crane/again:v1`)
+        const { stdout } = await crane('digest', name)
+        await crane('delete', `${LOCAL}/crane/app@${stdout.trim()}`)
+        assert.equal((await crane('ls', `${LOCAL}/crane/app`)).stdout, '')
+      }),
+    )
 
-  test(
-    'oras pushes an artifact, attaches another to it, finds and pulls it',
-    { skip: lacking('oras') },
-    logged(async () => {
-      const host = lab.hosts[0]!
-      const oras = (...args: string[]) => host.exec(['oras', ...args])
-      writeFileSync(join(host.dir, 'note.txt'), 'a note')
-      const note = [
-        '--disable-path-validation',
-        '--plain-http',
-        `${LOCAL}/oras/note:v1`,
-        join(host.dir, 'note.txt'),
-      ]
-      await oras('push', ...note)
-      await oras('attach', '--artifact-type', 'application/x-note', ...note)
-      const { stdout } = await oras('discover', '--plain-http', '-o', 'json', `${LOCAL}/oras/note:v1`)
-      assert.match(stdout, /application\/x-note/)
-      await oras('pull', '--plain-http', '-o', join(host.dir, 'oras'), `${LOCAL}/oras/note:v1`)
-    }),
-  )
+  if (!lacking('oras'))
+    test(
+      'oras pushes an artifact, attaches another to it, finds and pulls it',
+      logged(async () => {
+        const host = lab.hosts[0]!
+        const oras = (...args: string[]) => host.exec(['oras', ...args])
+        writeFileSync(join(host.dir, 'note.txt'), 'a note')
+        const note = [
+          '--disable-path-validation',
+          '--plain-http',
+          `${LOCAL}/oras/note:v1`,
+          join(host.dir, 'note.txt'),
+        ]
+        await oras('push', ...note)
+        await oras('attach', '--artifact-type', 'application/x-note', ...note)
+        const { stdout } = await oras('discover', '--plain-http', '-o', 'json', `${LOCAL}/oras/note:v1`)
+        assert.match(stdout, /application\/x-note/)
+        await oras('pull', '--plain-http', '-o', join(host.dir, 'oras'), `${LOCAL}/oras/note:v1`)
+      }),
+    )
 
   test(
     'who is on another machine needs the token to push, and none to read',
