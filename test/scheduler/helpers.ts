@@ -1,9 +1,11 @@
+import assert from 'node:assert/strict'
 import {
   bitfield,
   type Cut,
   createLedger,
   type DispatchAnswer,
   type DispatchRequest,
+  type Lease,
   type Ledger,
   type LedgerLimits,
   setBit,
@@ -37,6 +39,12 @@ export function span(start: number, end: number): number[] {
 
 export function ledgerOf(limits: Partial<LedgerLimits> = {}, seed = 1): Ledger {
   return createLedger({ digest: 'sha256:test', blockSize: BLOCK, random: seeded(seed), limits })
+}
+
+/** Start and count of a lease that must be there. */
+export function rangeOf(lease: Lease | undefined): [number, number] {
+  assert.ok(lease, 'no lease')
+  return [lease.start, lease.count]
 }
 
 /** A node as the ledger sees it: keeps what it has and what it was told, and dispatches. */
