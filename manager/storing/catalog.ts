@@ -68,10 +68,10 @@ export function createCatalog(deps: {
     return blobs
   }
 
-  function take({ key, value }: SharedRecord): void {
+  function take({ key, value, stamp }: SharedRecord): void {
     if (key.startsWith(storedPrefix)) {
       const image = readImage(value, site, key.slice(storedPrefix.length))
-      if (image) stored.set(key, image)
+      if (image) stored.set(key, { ...image, storedAt: stamp.ms })
       else stored.delete(key)
     } else if (key.startsWith(pendingPrefix)) {
       const [by = '', ...rest] = key.slice(pendingPrefix.length).split('/')

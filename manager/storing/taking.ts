@@ -22,7 +22,7 @@ export interface Taking {
    * @throws STORE_FULL | PROTOCOL where the blob is known here with another size
    */
   take(request: TakeRequest, signal: AbortSignal): Promise<Holding>
-  /** Keeps these no longer. What goes with it is not served any more, unless the whole blob is in use here. */
+  /** Keeps these no longer: they are cache now, and may be wanted again when a node comes back. */
   release(digest: Digest, drop: Uint8Array): Promise<Holding>
   /** Keeps nothing of the blob. */
   forget(digest: Digest): Promise<void>
@@ -179,8 +179,6 @@ export function createTaking(deps: {
 
   async function release(digest: Digest, drop: Uint8Array): Promise<Holding> {
     await keep(digest, (kept) => without(kept, drop))
-    // A blob that is whole was pulled to be used: the rest of it stays as cache.
-    if ((await store.blob(digest))?.complete === false) await store.trim(digest)
     return holding(digest)
   }
 

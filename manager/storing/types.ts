@@ -20,6 +20,8 @@ export interface StoredImage {
   site: string
   /** Upstream gave it to whoever asked: while it cannot be asked, any client may have it. Absent: as the offline policy says. */
   anonymous?: boolean
+  /** ms since the epoch; in what Storing gives. */
+  storedAt?: number
 }
 
 /** Where a stored image's bytes are. */
@@ -30,7 +32,7 @@ export interface StoredState extends StoredImage {
   bytesKept: number
   /** Bytes of it on all disks of the site. */
   bytesInSite: number
-  /** Copies that every block has at least, counted on nodes that are alive. */
+  /** Copies that every block has at least, as shares of nodes that are alive. */
   copiesNow: number
   /** Every block is on a node that is alive: it can be started without the uplink. */
   startable: boolean

@@ -1,7 +1,7 @@
 import { createHmac } from 'node:crypto'
 import type { Log } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/types.ts'
-import type { Hints } from '../../manager/types.ts'
+import type { Hints, Storing } from '../../manager/types.ts'
 import type { Credential, OfflinePolicy, RepositoryRef, Upstream } from '../types.ts'
 import { labelOf } from './ask.ts'
 import { createBounded } from './bounded.ts'
@@ -10,7 +10,8 @@ import { lookUp } from './hints.ts'
 const HOUR = 3_600_000
 /** Longest that somebody counts as seen before: a Bearer token stands for one log-in, anything else for a client. */
 const KNOWN_MS = { b: 24 * HOUR, other: 30 * 24 * HOUR }
-const ANYBODY = 'anonymous'
+/** The subject that stands for whoever comes without credentials. */
+export const ANYBODY = 'anonymous'
 
 /** Who was seen to be let in where. A subject is a credential's hash, or `anonymous`, who stands for everybody. */
 export interface Access {
@@ -34,6 +35,7 @@ export interface Access {
 export function createAccess(parts: {
   store: BlockStore
   hints: Hints
+  storing: Pick<Storing, 'ofRepository'>
   upstream: Upstream
   /** Known to all nodes of the cluster, so that their hashes of a credential are the same, and to nobody else. */
   salt: string | Uint8Array
@@ -42,7 +44,7 @@ export function createAccess(parts: {
   log: Log
   now: () => number
 }): Access {
-  const { hints, upstream, policy, ttlMs, log, now } = parts
+  const { hints, storing, upstream, policy, ttlMs, log, now } = parts
   const records = parts.store.records<{ at: number }>('proxy.access')
   const grantedAt = createBounded<number>(5_000)
   const hash = (text: string): string =>
@@ -103,6 +105,8 @@ export function createAccess(parts: {
 
   async function offline(ref: RepositoryRef, subject: string, signal: AbortSignal): Promise<boolean> {
     if (policy !== 'known') return policy === 'open'
+    // Read by nobody in particular when it was stored: the record is everywhere, the hints below on a few nodes.
+    if ((await storing.ofRepository(labelOf(ref))).some((image) => image.anonymous)) return true
     const subjects = [...new Set([subject, ANYBODY])]
     for (const one of subjects) if (await seen(ref, one)) return true
     const answers = await Promise.all(subjects.map((one) => heard(ref, one, signal)))

@@ -1,5 +1,5 @@
 import { type Digest, isShoalError, type Log, ShoalError } from '../../base/index.ts'
-import type { Hints } from '../../manager/types.ts'
+import type { Hints, Storing } from '../../manager/types.ts'
 import type { Head, Kind } from '../types.ts'
 import type { Access } from './access.ts'
 import { type Ask, type AskHead, labelOf } from './ask.ts'
@@ -36,9 +36,10 @@ export function createGate(parts: {
   access: Access
   links: Links
   hints: Hints
+  storing: Pick<Storing, 'ofRepository'>
   log: Log
 }): Gate {
-  const { head, access, links, hints, log } = parts
+  const { head, access, links, hints, storing, log } = parts
   const share = createShare<Head>()
 
   async function noting<T>(ask: Ask, question: () => Promise<T>): Promise<T> {
@@ -75,6 +76,11 @@ export function createGate(parts: {
 
   async function belongs(ask: Ask, kind: Kind, digest: Digest): Promise<boolean> {
     if ((await links.level(ask.ref, digest)) !== undefined) return true
+    const stored = await storing.ofRepository(labelOf(ask.ref))
+    if (stored.some((image) => image.blobs.some((blob) => blob.digest === digest))) {
+      links.add(ask.ref, [digest], 'named')
+      return true
+    }
     if (kind !== 'manifests') return false
     const value = await lookUp(hints, manifestHint(labelOf(ask.ref), digest), ask.signal)
     if (typeof value !== 'object' || value === null) return false

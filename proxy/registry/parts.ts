@@ -78,13 +78,14 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
   const { manager, store, config, log, now = Date.now } = dependencies
   const { tagTtlMs = 30_000, entitlementTtlMs = 300_000, patienceMs = 8_000 } = config
   const { localCopies = 2, localAck = 'quorum' } = config
-  const { hints } = manager
+  const { hints, storing } = manager
   const self = manager.self.id
   // Half of the patience for asking upstream leaves the other half for neighbours.
   const head = createAskHead({ upstream: dependencies.upstream, timeoutMs: Math.round(patienceMs / 2) })
   const access = createAccess({
     store,
     hints,
+    storing,
     upstream: dependencies.upstream,
     salt: config.credentialSalt,
     policy: config.offline ?? 'known',
@@ -94,12 +95,14 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
   })
   const links = createLinks({ store, log, now })
   const mirrored = {
-    gate: createGate({ head, access, links, hints, log }),
+    gate: createGate({ head, access, links, hints, storing, log }),
     upstream: dependencies.upstream,
   }
   const tags = createTags({
     store,
     hints,
+    storing,
+    holds: (digest) => manager.holds(digest),
     head,
     access,
     gate: mirrored.gate,

@@ -1,6 +1,6 @@
 import { type Digest, isDigest, isShoalError, type Log, ShoalError } from '../../base/index.ts'
 import type { BlockStore, Records } from '../../blockstore/types.ts'
-import type { Hints } from '../../manager/types.ts'
+import type { Hints, Storing } from '../../manager/types.ts'
 import type { RepositoryRef } from '../types.ts'
 import type { Access } from './access.ts'
 import { type Ask, type AskHead, labelOf } from './ask.ts'
@@ -43,6 +43,9 @@ export function tagRecords(store: BlockStore): Records<TagRecord> {
 export function createTags(parts: {
   store: BlockStore
   hints: Hints
+  storing: Pick<Storing, 'find'>
+  /** The blob is whole on this disk. */
+  holds: (digest: Digest) => Promise<boolean>
   head: AskHead
   access: Access
   gate: Gate
@@ -51,7 +54,7 @@ export function createTags(parts: {
   log: Log
   now: () => number
 }): Tags {
-  const { hints, head, access, gate, links, ttlMs, log, now } = parts
+  const { hints, storing, holds, head, access, gate, links, ttlMs, log, now } = parts
   const records = tagRecords(parts.store)
   const fresh = createBounded<TagRecord>(5_000)
   /** Raised when a tag is forgotten, so that all that was cached under it, for whatever Accept, no longer counts. */
@@ -77,7 +80,7 @@ export function createTags(parts: {
       if (isShoalError(error, 'NOT_FOUND')) await forget(ask, name)
       if (!isOutage(error) || ask.signal.aborted) throw error
       await gate.offline(ask, error)
-      const last = (await records.get(name)) ?? (await ofNeighbours(name, ask.signal))
+      const last = await lastKnown(name, ask.signal)
       if (!last) throw error
       links.add(ask.ref, [last.digest], 'named')
       log.warn({ tag: name, digest: last.digest, error: error.message }, 'serving the last known digest')
@@ -119,6 +122,15 @@ export function createTags(parts: {
     if (!(await records.get(name))) return
     await records.delete(name)
     hints.publish(`tag/${name}`, null)
+  }
+
+  /** Of an image that the site stores it is known that it can be had; of what a tag became since, only where it is here. */
+  async function lastKnown(name: string, signal: AbortSignal): Promise<TagRecord | undefined> {
+    const last = await records.get(name)
+    const stored = await storing.find(name)
+    if (!stored) return last ?? (await ofNeighbours(name, signal))
+    if (last && (last.digest === stored.digest || (await holds(last.digest)))) return last
+    return { digest: stored.digest, at: Math.min(stored.storedAt ?? 0, now()) }
   }
 
   async function ofNeighbours(name: string, signal: AbortSignal): Promise<TagRecord | undefined> {

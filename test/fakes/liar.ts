@@ -1,4 +1,3 @@
-import { parseArgs } from 'node:util'
 import { ShoalError } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 import { loadConfig } from '../../cli/config.ts'
@@ -7,6 +6,7 @@ import { createLog } from '../../cli/log.ts'
 import { startDaemon } from '../../cli/serve.ts'
 import type { OriginAnswer } from '../../manager/index.ts'
 import type { Upstream } from '../../proxy/index.ts'
+import { settingsOf } from './flags.ts'
 
 /**
  * How a member with the cluster key misbehaves. `corrupt`: sends other bytes than the block's; `missing`: has not what it
@@ -59,15 +59,7 @@ function lyingUpstream(upstream: Upstream): Upstream {
 // Run as a process: liar.ts LIE --flag value … (those of `shoal serve`); it begins to lie at SIGUSR2.
 if (import.meta.main) {
   const [lie, ...args] = process.argv.slice(2)
-  const { tokens } = parseArgs({ args, strict: false, tokens: true })
-  const settings: Record<string, string | string[]> = {}
-  for (const [i, token] of tokens.entries()) {
-    const value = tokens[i + 1]
-    if (token.kind !== 'option') continue
-    const text = token.value ?? (value?.kind === 'positional' ? value.value : '')
-    const list = ['listen', 'bootstrap', 'upstream'].includes(token.name)
-    settings[token.name] = list ? [...(settings[token.name] ?? []), text] : text
-  }
+  const settings = settingsOf(args)
   let lying = false
   process.on('SIGUSR2', () => {
     lying = true

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'
-import { digestOf } from '../../base/index.ts'
+import { type Digest, digestOf } from '../../base/index.ts'
 import type { FakeAuth, FakeImage, FakeRegistry } from '../fakes/registry.ts'
 import { type Answer, codeOf, type Node, node } from './registry-tools.ts'
 import { createSite } from './stand-in.ts'
@@ -236,4 +236,34 @@ test('what is too old to count is swept out, the rest stays', async (t) => {
   await here.proxy.parts.sweep()
   assert.deepEqual(await kept(), [])
   assert.deepEqual(await kept('proxy.links'), [])
+})
+
+test('a stored image is served by every node while upstream is gone, a private one to who may read it', async (t) => {
+  const { registry, image, open } = await setUp(t)
+  const site = createSite()
+  const first = await node(t, registry, { site, id: 'first' })
+  for (const [label, of, client] of [
+    ['corp/app', image, ALICE],
+    ['pub/app', open, {}],
+  ] as const) {
+    assert.deepEqual(await pull(first, label, of, client), all(200))
+    const blobs = [of.digest, of.configDigest, ...of.layerDigests].map((digest) => ({
+      digest: digest as Digest,
+      size: 1,
+    }))
+    const anonymous = label === 'pub/app' ? { anonymous: true } : {}
+    const name = `docker.io/${label}:latest`
+    site.stored.push({ name, digest: of.digest as Digest, copies: 1, blobs, site: 'test', ...anonymous })
+  }
+  // Hints are lost with the few nodes that have them; the records are not.
+  site.hints.clear()
+  registry.fault({ path: /./, status: 500 })
+  const second = await node(t, registry, { site, id: 'second' })
+  assert.deepEqual(await pull(second, 'pub/app', open), all(200))
+  for (const status of await pull(second, 'corp/app', image)) assert.ok(status >= 400, `${status}`)
+  for (const status of await pull(second, 'corp/app', image, BOB)) assert.ok(status >= 400, `${status}`)
+  // A digest of another stored image is not in this repository.
+  assert.ok((await second.get(`/v2/pub/app/blobs/${image.layerDigests[0]}`)).status >= 400)
+  const denied = await node(t, registry, { site, id: 'third', config: { offline: 'deny' } })
+  for (const status of await pull(denied, 'pub/app', open)) assert.ok(status >= 400, `${status}`)
 })

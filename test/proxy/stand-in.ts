@@ -2,7 +2,7 @@ import { digestOf, hasherFor, ShoalError, silentLog } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 import { BLOCK_SIZE } from '../../blockstore/index.ts'
 import { createIngest } from '../../manager/tasks/index.ts'
-import type { Hints, Manager, Member, OpenBlob, Sources } from '../../manager/types.ts'
+import type { Hints, Manager, Member, OpenBlob, Sources, StoredImage } from '../../manager/types.ts'
 import { createRecordsTwin } from '../manager/records-twin.ts'
 
 type Digest = Parameters<Manager['open']>[0]['digest']
@@ -12,6 +12,8 @@ export interface StandInSite {
   records: ReturnType<typeof createRecordsTwin>
   hints: Map<string, { value: unknown; at: number; from: string }>
   nodes: Set<StandIn>
+  /** What the site's records say. */
+  stored: StoredImage[]
 }
 
 /** A manager without a network: what it has not, other stand-ins of the site or the origin give. */
@@ -40,13 +42,12 @@ interface Fetching {
   users: number
 }
 
-/** Nothing is stored. */
-function standInStoring(): Manager['storing'] {
+function standInStoring(stored: readonly StoredImage[]): Manager['storing'] {
   return {
     store: async () => {},
     forget: async () => false,
-    find: async () => undefined,
-    ofRepository: async () => [],
+    find: async (name) => stored.find((image) => image.name === name),
+    ofRepository: async (label) => stored.filter(({ name }) => name.startsWith(`${label}:`)),
     list: async () => [],
     repair: async () => ({ copied: 0, bytes: 0, lost: 0 }),
     close: async () => {},
@@ -54,7 +55,7 @@ function standInStoring(): Manager['storing'] {
 }
 
 export function createSite(): StandInSite {
-  return { records: createRecordsTwin(), hints: new Map(), nodes: new Set() }
+  return { records: createRecordsTwin(), hints: new Map(), nodes: new Set(), stored: [] }
 }
 
 /** For tests of the proxy alone; chunks are overwritten once the next is asked for, as the contract allows. */
@@ -267,7 +268,7 @@ export function createStandIn(options: { id: string; store: BlockStore; site?: S
     rpc: { request: async () => undefined, notify: () => {}, handle: () => {} },
     hints,
     records: site.records.join(id),
-    storing: standInStoring(),
+    storing: standInStoring(site.stored),
     open,
     holds: async (digest) => contents.has(digest),
     tasks: () => [],
