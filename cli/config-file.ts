@@ -1,6 +1,7 @@
 import { readFile, stat } from 'node:fs/promises'
 import { dirname, resolve } from 'node:path'
 import { errnoOf, ShoalError } from '../base/index.ts'
+import type { StoreWanted } from './api/storings.ts'
 import { nearest } from './nearest.ts'
 import { SETTING_NAMES, SETTINGS, type Setting } from './settings.ts'
 
@@ -14,8 +15,13 @@ export interface ConfigFile {
   values: Map<string, string | string[]>
   /** By registry host. */
   credentials: Record<string, Credential>
+  /** Images that the site shall always be able to start. */
+  store: StoreWanted[]
   warnings: string[]
 }
+
+/** What stands only in the file. */
+const OTHER_KEYS = ['credentials', 'store']
 
 function bad(file: string, what: string): ShoalError {
   return new ShoalError('CONFIG', `${file}: ${what}`)
@@ -78,8 +84,24 @@ async function credential(file: string, host: string, value: unknown): Promise<C
   return { username, password: (await text(path)).replace(/\r?\n$/, '') }
 }
 
+/** An entry of `store`: `{ image, copies, platform? }`, `platform: all` for all that an image is made for. */
+function wanted(file: string, value: unknown): StoreWanted {
+  if (!isMapping(value)) throw bad(file, '"store" must be a list of { image, copies }')
+  const known = ['image', 'copies', 'platform']
+  for (const key of Object.keys(value)) if (!known.includes(key)) throw unknown(file, key, known)
+  const { image: reference, copies, platform } = value
+  if (typeof reference !== 'string' || !/^[\x21-\x7e]{1,512}$/.test(reference)) {
+    throw bad(file, 'an entry of "store" needs an image, such as docker.io/library/redis:7')
+  }
+  if (!Number.isInteger(copies) || (copies as number) < 1) {
+    throw bad(file, `the copies of ${reference} must be a number from 1 on`)
+  }
+  const plain = platform === undefined ? undefined : scalar(file, 'platform', platform)
+  return { reference, copies: copies as number, ...(plain === undefined ? {} : { platform: plain }) }
+}
+
 /**
- * Reads a YAML configuration file: the settings' names in kebab-case and `credentials`.
+ * Reads a YAML configuration file: the settings' names in kebab-case, `credentials` and `store`.
  * @throws ShoalError CONFIG when it cannot be read, is no YAML or has a key that is not known
  */
 export async function readConfigFile(path: string): Promise<ConfigFile> {
@@ -102,7 +124,7 @@ export async function readConfigFile(path: string): Promise<ConfigFile> {
   for (const [key, value] of Object.entries(document)) {
     const setting = byName.get(key)
     if (setting) values.set(key, raw(file, setting, value))
-    else if (key !== 'credentials') throw unknown(file, key, [...SETTING_NAMES, 'credentials'])
+    else if (!OTHER_KEYS.includes(key)) throw unknown(file, key, [...SETTING_NAMES, ...OTHER_KEYS])
   }
   if (document.credentials !== undefined) {
     if (!isMapping(document.credentials)) throw bad(file, '"credentials" must be a mapping of hosts')
@@ -113,5 +135,7 @@ export async function readConfigFile(path: string): Promise<ConfigFile> {
       warnings.push(`${file} holds credentials and everybody on this machine can read it; chmod 600 it`)
     }
   }
-  return { values, credentials, warnings }
+  const store = document.store ?? []
+  if (!Array.isArray(store)) throw bad(file, '"store" must be a list of { image, copies }')
+  return { values, credentials, store: store.map((entry) => wanted(file, entry)), warnings }
 }

@@ -3,6 +3,7 @@ import { homedir, hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseBytes, ShoalError } from '../base/index.ts'
 import { type HostPort, parseHostPort } from './address.ts'
+import type { StoreWanted } from './api/storings.ts'
 import { type ConfigFile, type Credential, readConfigFile } from './config-file.ts'
 import { nearest } from './nearest.ts'
 import {
@@ -29,6 +30,8 @@ export interface Config {
   clusterKey?: string
   upstream: Record<string, string>
   credentials: Record<string, Credential>
+  /** Images that the site shall always be able to start; in the file only. */
+  store: StoreWanted[]
   quota?: number
   /** The part of the quota that eviction goes down to. */
   quotaLow: number
@@ -189,6 +192,7 @@ export async function loadConfig(input: ConfigInput): Promise<Config> {
     ...given('clusterKey', path('cluster-key')),
     upstream: Object.fromEntries(many('upstream').map(splitPair)),
     credentials: file?.credentials ?? {},
+    store: file?.store ?? [],
     ...given('quota', as('quota', parseBytes)),
     quotaLow: as('quota-low', parsePercent) ?? 0.9,
     minFree: as('min-free', parseBytes) ?? 0,

@@ -110,6 +110,16 @@ export async function loadRooms(): Promise<Rooms> {
         pins: createPins(made.parts.pins),
         repair: (digest) => made.parts.repair.want(digest),
         local: (name) => proxy.listLocal(made.parts.local, name),
+        collect: ({ reference, platform }, signal) =>
+          proxy.collectImage({
+            parts: made.parts,
+            reference,
+            ...(platform === undefined
+              ? {}
+              : { platform: platform === 'all' ? platform : proxy.parsePlatform(platform) }),
+            signal,
+          }),
+        storedName: (reference) => proxy.storedName(reference, made.parts.defaultHost),
         upstreams: watched.health,
         close: () => made.close(),
       }

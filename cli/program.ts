@@ -62,6 +62,7 @@ export function createProgram(context: Context): Command {
       const { idCommand } = await import('./commands/id.ts')
       await idCommand(context, flags)
     })
+  addStored(client, context)
   addUpkeep(client, context)
   addMirror(program, context)
   add('completion', 'print a completion script for a shell', 'source <(shoal completion bash)')
@@ -86,7 +87,7 @@ function addUpkeep(
   context: Context,
 ): void {
   client('gc', 'evict the least recently used until the quota holds', 'shoal gc')
-    .option('--all', 'everything that is neither kept, pinned nor in use')
+    .option('--all', "everything that is neither kept, pinned, in use nor in containerd's files")
     .action(async (flags: ClientFlags & { all?: boolean }) => {
       const { gcCommand } = await import('./commands/gc.ts')
       await gcCommand(context, flags)
@@ -155,6 +156,37 @@ function addServe(
       loadRooms,
     )
   })
+}
+
+function addStored(
+  client: (usage: string, description: string, sample: string) => Command,
+  context: Context,
+): void {
+  client(
+    'store',
+    "keep an image in the site, its blocks spread over the nodes' disks",
+    'shoal store redis:7 --copies 2',
+  )
+    .argument('<image>', 'image name, as docker has them')
+    .option('--copies <N>', 'on so many nodes is each block', '2')
+    .option('--platform <OS/ARCH>', "of the image; default this machine's")
+    .option('--all-platforms', 'all that the image is made for')
+    .action(async (image: string, flags: ClientFlags & { copies: string }) => {
+      const { storeCommand } = await import('./commands/store.ts')
+      await storeCommand(context, image, flags)
+    })
+  client('forget', 'the site need not keep a stored image any longer', 'shoal forget redis:7')
+    .argument('<image>', 'image name, as it was stored')
+    .action(async (image: string, flags: ClientFlags) => {
+      const { forgetCommand } = await import('./commands/store.ts')
+      await forgetCommand(context, image, flags)
+    })
+  client('repair', 'make again what copies of stored images are missing', 'shoal repair --now')
+    .option('--now', 'also those of nodes that are away only for a while')
+    .action(async (flags: ClientFlags & { now?: boolean }) => {
+      const { repairCommand } = await import('./commands/store.ts')
+      await repairCommand(context, flags)
+    })
 }
 
 function addMirror(program: Command, context: Context): void {

@@ -1,4 +1,5 @@
 import { formatBytes } from '../base/index.ts'
+import type { StoringStatus } from './api/storings.ts'
 import type { PullBlob, PullStatus } from './api/types.ts'
 import { type Io, percent, shortDigest } from './output.ts'
 
@@ -8,9 +9,9 @@ export const PLAIN_EVERY_MS = 5000
 const AMOUNT = 17
 const ORIGIN = 24
 
-/** Shows a pull while it goes on. */
-export interface Progress {
-  update(pull: PullStatus): void
+/** Shows a pull or a storing while it goes on. */
+export interface Progress<T> {
+  update(status: T): void
   /** Draws the last state and leaves the cursor below it. */
   end(): void
 }
@@ -70,23 +71,27 @@ export function pullLines(pull: PullStatus, columns: number, rows: number): stri
 }
 
 /** A few lines that are redrawn in place. */
-function onTerminal(err: Io['err'], now: () => number): Progress {
+function onTerminal<T>(
+  err: Io['err'],
+  now: () => number,
+  linesOf: (status: T, columns: number, rows: number) => string[],
+): Progress<T> {
   let drawn = 0
-  let last: PullStatus | undefined
+  let last: T | undefined
   let drawnAt = Number.NEGATIVE_INFINITY
 
   function draw(): void {
     if (!last) return
     drawnAt = now()
-    const lines = pullLines(last, err.columns ?? 80, err.rows ?? 24)
+    const lines = linesOf(last, err.columns ?? 80, err.rows ?? 24)
     // Up to where the last drawing began, then clear to the end of the screen.
     err.write(`${drawn > 0 ? `\x1b[${drawn}A` : ''}\r\x1b[J${lines.join('\n')}\n`)
     drawn = lines.length
   }
 
   return {
-    update: (pull) => {
-      last = pull
+    update: (status) => {
+      last = status
       if (now() - drawnAt >= REDRAW_MS) draw()
     },
     end: draw,
@@ -94,7 +99,7 @@ function onTerminal(err: Io['err'], now: () => number): Progress {
 }
 
 /** For logs and pipes: a line for each blob that ends, and now and then how far all is. */
-function inLines(err: Io['err'], now: () => number): Progress {
+function inLines(err: Io['err'], now: () => number): Progress<PullStatus> {
   const told = new Set<string>()
   let saidAt = now()
   return {
@@ -116,6 +121,29 @@ function inLines(err: Io['err'], now: () => number): Progress {
   }
 }
 
-export function createProgress(err: Io['err'], now: () => number = Date.now): Progress {
-  return err.isTTY ? onTerminal(err, now) : inLines(err, now)
+export function createProgress(err: Io['err'], now: () => number = Date.now): Progress<PullStatus> {
+  return err.isTTY ? onTerminal(err, now, pullLines) : inLines(err, now)
+}
+
+/** The line of a storing: its bytes are counted once a copy. */
+export function storeLines(storing: StoringStatus, columns: number): string[] {
+  const { blobs, blobsDone, bytes, bytesDone } = storing
+  const amount = `${formatBytes(bytesDone)} / ${formatBytes(bytes)}`.padStart(AMOUNT)
+  const tail = `${amount}  ${blobsDone} of ${blobs} blobs`
+  const room = columns - 2 - tail.length
+  const begun = room >= 8 && bytes > 0 ? `${bar(bytesDone / bytes, Math.min(room - 2, 40))} ` : ''
+  return [`${begun}${tail}`.slice(0, Math.max(0, columns - 1))]
+}
+
+export function createStoreProgress(err: Io['err'], now: () => number = Date.now): Progress<StoringStatus> {
+  if (err.isTTY) return onTerminal(err, now, storeLines)
+  let saidAt = now()
+  return {
+    update: (storing) => {
+      if (now() - saidAt < PLAIN_EVERY_MS || storing.state !== 'running') return
+      saidAt = now()
+      err.write(`${storeLines(storing, 60).join('')}\n`)
+    },
+    end: () => {},
+  }
 }

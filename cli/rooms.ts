@@ -6,6 +6,7 @@ import type { Upstream } from '../proxy/index.ts'
 import type { HostPort } from './address.ts'
 import type { ImageInfo, ImagePins, LocalRepositoryInfo, PullImage, UpstreamHealth } from './api/index.ts'
 import type { Config } from './config.ts'
+import type { Collect } from './store-room.ts'
 
 /** What the daemon is put together of. */
 export interface Parts {
@@ -45,6 +46,9 @@ export interface ProxyRoom {
   repair: (digest: Digest) => void
   /** The repositories of `local/`, or one of them. */
   local: (name?: string) => Promise<LocalRepositoryInfo[]>
+  collect: Collect
+  /** The name that an image is stored under. @throws NAME_INVALID | DIGEST_INVALID */
+  storedName: (reference: string) => string
   upstreams?: () => UpstreamHealth[]
   close(): Promise<void>
 }

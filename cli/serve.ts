@@ -15,7 +15,9 @@ import type { Config } from './config.ts'
 import { type Listener, listenHttp } from './http-server.ts'
 import { startMemoryGuard } from './memory-guard.ts'
 import type { Rooms } from './rooms.ts'
+import { createStoreImage } from './store-room.ts'
 import { ensureToken } from './token.ts'
+import { keepWanted } from './wanted.ts'
 
 /** Longest that a request to the API may take to come in. */
 const REQUEST_MS = 60e3
@@ -106,6 +108,7 @@ export async function startDaemon(
     const lag = createLagMeter()
     onClose(() => lag.close())
     const upstreams = proxy.upstreams ?? (() => [])
+    const storeImage = createStoreImage({ collect: proxy.collect, storing: manager.storing })
     const api = createApi({
       manager,
       store,
@@ -114,6 +117,8 @@ export async function startDaemon(
       pull: proxy.pull,
       pins: proxy.pins,
       repair: proxy.repair,
+      storeImage,
+      storedName: proxy.storedName,
       metrics: createMetrics([...nodeInstruments({ manager, store, upstreams }), ...processInstruments(lag)]),
       lag,
       readiness: readiness.checks,
@@ -127,6 +132,14 @@ export async function startDaemon(
       },
       log,
     })
+    const wanted = keepWanted({
+      images: config.store,
+      manager,
+      storeImage,
+      storedName: proxy.storedName,
+      log,
+    })
+    onClose(() => wanted.close())
     endStreams = () => api.close()
     gate.open(api.app)
     return { id: manager.self.id, addresses, close }

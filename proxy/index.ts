@@ -1,3 +1,4 @@
+export { type Collected, collectImage, storedName } from './collect.ts'
 export { type Image, platformName } from './images.ts'
 export { type LocalView, listLocal } from './local/index.ts'
 export type { PinnedImage } from './pins.ts'

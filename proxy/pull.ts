@@ -140,13 +140,13 @@ export async function pullImage(options: {
 }
 
 /** A nested index has no platform of its own: then the first one is as good as any. */
-function pick(entries: Descriptor[], platform: Platform): Descriptor | undefined {
+export function pick(entries: Descriptor[], platform: Platform): Descriptor | undefined {
   const only = entries.length === 1 ? entries[0] : undefined
   return choosePlatform(entries, platform) ?? (only?.platform === undefined ? only : undefined)
 }
 
 /** What an image is made of besides manifests. Layers that only their publisher may hand out are the runtime's affair. */
-function partsOf(image: ManifestAnswer): { kind: PartProgress['kind']; entry: Descriptor }[] {
+export function partsOf(image: ManifestAnswer): { kind: PartProgress['kind']; entry: Descriptor }[] {
   const { config, layers = [], manifests = [] } = image.manifest ?? {}
   return [
     ...(config ? [{ kind: 'config', entry: config } as const] : []),

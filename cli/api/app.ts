@@ -10,6 +10,7 @@ import { problemOf, sendProblem } from './problem.ts'
 import { createPulls } from './pulls.ts'
 import { createRoutes, type Route } from './routes.ts'
 import { createScrubs } from './scrubs.ts'
+import { createStorings, type StoreImage } from './storings.ts'
 import type {
   ImageInfo,
   ImagePins,
@@ -31,6 +32,9 @@ export interface ApiDeps {
   pins: ImagePins
   /** Fetches again what a blob lacks; failures are its own affair. */
   repair: (digest: Digest) => void
+  storeImage: StoreImage
+  /** The name that an image is stored under. @throws NAME_INVALID | DIGEST_INVALID */
+  storedName: (reference: string) => string
   metrics: Metrics
   lag: LagMeter
   readiness: () => ReadyCheck[]
@@ -55,7 +59,7 @@ export interface Api {
   app: Express
   /** `METHOD /path/{id}` of everything that is served. */
   routes: string[]
-  /** Ends the event streams, cancels the pulls and the scrub. */
+  /** Ends the event streams and the scrub, and cancels pulls and storings; they go on after a restart. */
   close(): Promise<void>
 }
 
@@ -94,8 +98,16 @@ export function createApi(deps: ApiDeps): Api {
     repair: deps.repair,
     log,
   })
-  const events = createEvents({ manager, pulls, scrubs, log, ...deps.events })
-  const routes = createRoutes({ ...deps, pulls, scrubs, events, startedAt: Date.now() })
+  const storings = createStorings({
+    storeImage: deps.storeImage,
+    wanted: deps.store.records('storings'),
+    log,
+  })
+  storings
+    .resume()
+    .catch((error) => log.warn({ err: error }, 'storings of the last run could not be taken up again'))
+  const events = createEvents({ manager, pulls, scrubs, storings, log, ...deps.events })
+  const routes = createRoutes({ ...deps, pulls, scrubs, storings, events, startedAt: Date.now() })
 
   const app = express()
   app.disable('x-powered-by')
@@ -142,7 +154,7 @@ export function createApi(deps: ApiDeps): Api {
     routes: routes.map(({ method, path }) => `${method.toUpperCase()} ${path}`),
     close: async () => {
       events.close()
-      await Promise.all([pulls.close(), scrubs.close()])
+      await Promise.all([pulls.close(), scrubs.close(), storings.close()])
     },
   }
 }

@@ -1,4 +1,10 @@
+import type { Response } from 'express'
 import { ShoalError } from '../../base/index.ts'
+import type { PullWanted } from './pulls.ts'
+import type { StoreWanted } from './storings.ts'
+
+/** No site is larger than what can be asked for. */
+const MAX_COPIES = 1024
 
 /** Bytes a second of a scrub whose asker says no rate: somebody waits for it, but pulls go on. */
 const SCRUB_RATE = 50e6
@@ -22,15 +28,33 @@ export function imageName(reference: unknown): string {
   return reference
 }
 
-export function pullRequest(body: unknown): { reference: string; platform?: string } {
-  const given = members(body, ['reference', 'platform'])
-  const reference = imageName(given.reference)
-  const { platform } = given
-  if (platform === undefined) return { reference }
+/** `word` stands for more than one platform. */
+function platformOf(platform: unknown, word?: string): { platform?: string } {
+  if (platform === undefined) return {}
+  if (platform === word && word !== undefined) return { platform: word }
   if (typeof platform !== 'string' || !/^[a-z0-9]+\/[a-z0-9]+(\/[a-z0-9.]+)?$/.test(platform)) {
     throw new ShoalError('USAGE', 'platform must be OS/ARCH or OS/ARCH/VARIANT, such as linux/arm64')
   }
-  return { reference, platform }
+  return { platform }
+}
+
+export function pullRequest(body: unknown): PullWanted {
+  const { reference, platform } = members(body, ['reference', 'platform'])
+  return { reference: imageName(reference), ...platformOf(platform) }
+}
+
+export function storeRequest(body: unknown): StoreWanted {
+  const { reference, copies, platform } = members(body, ['reference', 'copies', 'platform'])
+  if (!Number.isInteger(copies) || (copies as number) < 1 || (copies as number) > MAX_COPIES) {
+    throw new ShoalError('USAGE', `copies must be a number from 1 to ${MAX_COPIES}`)
+  }
+  return { reference: imageName(reference), copies: copies as number, ...platformOf(platform, 'all') }
+}
+
+export function repairRequest(body: unknown): { now: boolean } {
+  const { now = false } = members(body, ['now'])
+  if (typeof now !== 'boolean') throw new ShoalError('USAGE', 'now must be true or false')
+  return { now }
 }
 
 export function pinRequest(body: unknown): string {
@@ -49,4 +73,11 @@ export function scrubRequest(body: unknown): { bytesPerSecond: number } {
     throw new ShoalError('USAGE', 'bytesPerSecond must be a number of at least 1')
   }
   return { bytesPerSecond }
+}
+
+/** A signal that fires when the client goes away. */
+export function gone(res: Response): AbortSignal {
+  const abort = new AbortController()
+  res.on('close', () => abort.abort(new ShoalError('ABORTED', 'the client went away')))
+  return abort.signal
 }

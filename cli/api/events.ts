@@ -4,9 +4,10 @@ import type { Manager } from '../../manager/index.ts'
 import { tooMany } from './problem.ts'
 import type { Pulls } from './pulls.ts'
 import type { Scrubs } from './scrubs.ts'
+import type { Storings } from './storings.ts'
 import { memberView, taskView } from './views.ts'
 
-export const EVENT_TYPES = ['task', 'members', 'pull', 'scrub'] as const
+export const EVENT_TYPES = ['task', 'members', 'pull', 'scrub', 'storing'] as const
 export type EventType = (typeof EVENT_TYPES)[number]
 
 export interface EventOptions {
@@ -18,7 +19,7 @@ export interface EventOptions {
   maxReaders?: number
 }
 
-/** The event stream: what is told of tasks, members, pulls and scrubs, to any number of readers at a bounded cost. */
+/** The event stream: what is told of tasks, members, pulls, scrubs and storings, to any number of readers at a bounded cost. */
 export interface Events {
   /** Answers with the stream: first all as it is, then the changes. @throws ShoalError with status 429 at too many readers */
   attach(res: Response, types: ReadonlySet<EventType>): void
@@ -30,12 +31,19 @@ export function createEvents({
   manager,
   pulls,
   scrubs,
+  storings,
   log,
   everyMs = 200,
   heartbeatMs = 15e3,
   maxUnread = 256 * 1024,
   maxReaders = 64,
-}: { manager: Manager; pulls: Pulls; scrubs: Scrubs; log: Log } & EventOptions): Events {
+}: {
+  manager: Manager
+  pulls: Pulls
+  scrubs: Scrubs
+  storings: Storings
+  log: Log
+} & EventOptions): Events {
   const readers = new Map<Response, ReadonlySet<EventType>>()
   /** What changed since the last telling, by subject: progress of one blob is one entry however often it moves. */
   const pending = new Map<string, { type: EventType; data: () => unknown }>()
@@ -85,6 +93,7 @@ export function createEvents({
       }),
       pulls.onChange((pull) => note(`pull ${pull.id}`, 'pull', () => pull, pull.state !== 'running')),
       scrubs.onChange((scrub) => note('scrub', 'scrub', scrubs.status, scrub.state !== 'running')),
+      storings.onChange((one) => note(`storing ${one.id}`, 'storing', () => one, one.state !== 'running')),
     ]
   }
 
@@ -115,6 +124,7 @@ export function createEvents({
         for (const task of manager.tasks()) write(res, frame('task', taskView(task, manager)))
       if (types.has('pull')) for (const pull of pulls.list()) write(res, frame('pull', pull))
       if (types.has('scrub') && scrubs.status().state !== 'never') write(res, frame('scrub', scrubs.status()))
+      if (types.has('storing')) for (const one of storings.list()) write(res, frame('storing', one))
     },
     get readers() {
       return readers.size

@@ -37,6 +37,13 @@ const changing = (operation: Operation): Operation => ({
   responses: { ...operation.responses, ...GUARDED, ...COMMON },
 })
 
+const nameParameter: Schema = {
+  name: 'name',
+  in: 'path',
+  required: true,
+  description: 'as it was stored, with its slashes escaped',
+  schema: { type: 'string' },
+}
 const pullId: Schema = { name: 'id', in: 'path', required: true, schema: { type: 'string' } }
 
 const PATHS: Record<string, Record<string, Operation>> = {
@@ -44,7 +51,11 @@ const PATHS: Record<string, Record<string, Operation>> = {
   '/api/v1/peers': { get: read('The other nodes, as this one sees them', 'the peers', list(ref('Peer'))) },
   '/api/v1/tasks': { get: read('Blobs under way, and the last ones', 'the tasks', list(ref('Task'))) },
   '/api/v1/images': {
-    get: read('Images of which this node has the manifest', 'the images', list(ref('Image'))),
+    get: read(
+      'Images of which this node has the manifest, or that the site stores',
+      'the images',
+      list(ref('Image')),
+    ),
     post: changing({
       summary: 'Pull an image into the store',
       requestBody: { required: true, content: json(ref('PullRequest')) },
@@ -89,6 +100,60 @@ const PATHS: Record<string, Record<string, Operation>> = {
       summary: 'Cancel a pull; a finished one stays as it is',
       parameters: [pullId],
       responses: { '204': { description: 'it is cancelled' }, '404': problem('no such pull') },
+    }),
+  },
+  '/api/v1/stored': {
+    get: read('Images that the site stores', 'the images, and where their bytes are', list(ref('Stored'))),
+    post: changing({
+      summary: 'Store an image in the site',
+      requestBody: { required: true, content: json(ref('StoreRequest')) },
+      responses: {
+        '202': {
+          ...answer('the storing has begun', ref('Storing')),
+          headers: { Location: { description: 'path of the storing', schema: { type: 'string' } } },
+        },
+        '400': problem('no such reference, platform or number of copies'),
+        '413': problem('the body is too large'),
+        '415': problem('the body is not JSON'),
+        '429': problem('too many storings are under way'),
+      },
+    }),
+  },
+  '/api/v1/stored/{name}': {
+    delete: changing({
+      summary: 'Store an image no longer: what is kept of it becomes cache',
+      parameters: [nameParameter],
+      responses: {
+        '204': { description: 'it is not stored any longer' },
+        '400': problem('no name of an image'),
+        '404': problem('it was not stored'),
+      },
+    }),
+  },
+  '/api/v1/storings': {
+    get: read('Storings under way, and the last ones', 'the storings', list(ref('Storing'))),
+  },
+  '/api/v1/storings/{id}': {
+    get: {
+      summary: 'One storing',
+      parameters: [pullId],
+      responses: {
+        '200': answer('as it stands', ref('Storing')),
+        '404': problem('no such storing'),
+        ...COMMON,
+      },
+    },
+    delete: changing({
+      summary: 'Cancel a storing; a finished one stays as it is',
+      parameters: [pullId],
+      responses: { '204': { description: 'it is cancelled' }, '404': problem('no such storing') },
+    }),
+  },
+  '/api/v1/repair': {
+    post: changing({
+      summary: 'Make again what copies of stored images are missing',
+      requestBody: { required: false, content: json(ref('RepairRequest')) },
+      responses: { '200': answer('what was done', ref('Repaired')), '400': problem('a bad body') },
     }),
   },
   '/api/v1/gc': {
@@ -148,14 +213,14 @@ const PATHS: Record<string, Record<string, Operation>> = {
         {
           name: 'types',
           in: 'query',
-          description: 'of task, members, pull, scrub, separated by commas; default all',
+          description: 'of task, members, pull, scrub, storing, separated by commas; default all',
           schema: { type: 'string' },
         },
       ],
       responses: {
         '200': {
           description:
-            'First all as it is, then the changes. `task` carries a Task, `members` a list of Member, `pull` a Pull, `scrub` a Scrub. A reader that does not keep up is dropped and sees all anew when it comes back.',
+            'First all as it is, then the changes. `task` carries a Task, `members` a list of Member, `pull` a Pull, `scrub` a Scrub, `storing` a Storing. A reader that does not keep up is dropped and sees all anew when it comes back.',
           content: { 'text/event-stream': { schema: { type: 'string' } } },
         },
         '400': problem('unknown type'),

@@ -1,11 +1,13 @@
 import type { Request, Response } from 'express'
 import { ShoalError } from '../../base/index.ts'
 import type { ApiDeps } from './app.ts'
-import { gcRequest, imageName, pinRequest, pullRequest, scrubRequest } from './bodies.ts'
+import { gcRequest, gone, imageName, pinRequest, pullRequest, scrubRequest } from './bodies.ts'
 import { EVENT_TYPES, type Events, type EventType } from './events.ts'
 import type { Pulls } from './pulls.ts'
 import type { Scrubs } from './scrubs.ts'
-import { membersByState, peerView, taskView } from './views.ts'
+import { createStoredRoutes } from './stored-routes.ts'
+import type { Storings } from './storings.ts'
+import { imageView, imageViews, membersByState, peerView, taskView } from './views.ts'
 
 export interface Route {
   method: 'get' | 'post' | 'delete'
@@ -53,18 +55,17 @@ function eventTypes(given: unknown): ReadonlySet<EventType> {
   return new Set(fit)
 }
 
-/** A signal that fires when the client goes away. */
-function gone(res: Response): AbortSignal {
-  const abort = new AbortController()
-  res.on('close', () => abort.abort(new ShoalError('ABORTED', 'the client went away')))
-  return abort.signal
+export type RouteDeps = ApiDeps & {
+  pulls: Pulls
+  scrubs: Scrubs
+  storings: Storings
+  events: Events
+  startedAt: number
 }
-
-export type RouteDeps = ApiDeps & { pulls: Pulls; scrubs: Scrubs; events: Events; startedAt: number }
 
 /** Everything that is served, as data, so that the OpenAPI document can be held against it. */
 export function createRoutes(deps: RouteDeps): Route[] {
-  const { manager, store, pulls, scrubs } = deps
+  const { manager, store, pulls, scrubs, storings, storedName } = deps
   const parameter = (req: Request, name: string): string => String(req.params[name])
   const noPull = (id: string): ShoalError => new ShoalError('NOT_FOUND', `no pull ${id.slice(0, 80)}`)
 
@@ -79,7 +80,7 @@ export function createRoutes(deps: RouteDeps): Route[] {
     {
       method: 'get',
       path: '/api/v1/images',
-      handle: async (_req, res) => res.json(await deps.images()),
+      handle: async (_req, res) => res.json(imageViews(await deps.images(), await manager.storing.list())),
     },
     {
       method: 'post',
@@ -121,6 +122,7 @@ export function createRoutes(deps: RouteDeps): Route[] {
         res.status(204).end()
       },
     },
+    ...createStoredRoutes({ storing: manager.storing, storings, storedName }),
     {
       method: 'post',
       path: '/api/v1/gc',
@@ -146,7 +148,10 @@ export function createRoutes(deps: RouteDeps): Route[] {
     {
       method: 'post',
       path: '/api/v1/pins',
-      handle: async (req, res) => res.json(await deps.pins.pin(pinRequest(req.body))),
+      handle: async (req, res) => {
+        const image = await deps.pins.pin(pinRequest(req.body))
+        res.json(imageView(image, await manager.storing.list()))
+      },
     },
     {
       method: 'delete',

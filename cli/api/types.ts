@@ -1,6 +1,17 @@
 import type { Digest } from '../../base/index.ts'
 import type { Sources } from '../../manager/index.ts'
 
+/** An image whose manifest this node has, or that the site stores. */
+export interface ImageView extends Omit<ImageInfo, 'usedAt' | 'bytesBorrowed'> {
+  /** Both absent where only the site's record of the image is known. */
+  usedAt?: number
+  bytesBorrowed?: number
+  /** It can be started here without the uplink: all of it is here, or on nodes of the site that are alive. */
+  startable: boolean
+  /** Absent where the site does not store it: `copies` as wanted and as they are, and bytes in the site. */
+  stored?: { copies: number; copiesNow: number; bytesInSite: number }
+}
+
 /** An image whose manifest this node has. */
 export interface ImageInfo {
   /** As people write it: `docker.io/library/redis:7`. */

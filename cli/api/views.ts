@@ -1,4 +1,5 @@
-import type { Manager, Member, PeerStatus, TaskStatus } from '../../manager/index.ts'
+import type { Manager, Member, PeerStatus, StoredState, TaskStatus } from '../../manager/index.ts'
+import type { ImageInfo, ImageView } from './types.ts'
 
 /** A node's name, for people; the peer ID where it is not known. */
 function nameOf(id: string, manager: Manager): string {
@@ -53,4 +54,35 @@ export function membersByState(members: Member[]): Record<Member['state'], numbe
   const count = { alive: 0, suspect: 0, dead: 0, left: 0 }
   for (const { state } of members) count[state]++
   return count
+}
+
+/** A stored image: its blobs are counted, not listed. */
+export function storedView({ blobs, anonymous: _, ...state }: StoredState): Record<string, unknown> {
+  return { ...state, blobs: blobs.length }
+}
+
+/** An image that is here, and what the site has of it. */
+export function imageView(image: ImageInfo, states: StoredState[]): ImageView {
+  // The tag may have moved since: then what is stored is another image.
+  const state = states.find(({ name, digest }) => name === image.reference && digest === image.digest)
+  return state ? withStored(image, state) : { ...image, startable: image.complete }
+}
+
+/** The images that are here or stored in the site, by name. */
+export function imageViews(images: ImageInfo[], states: StoredState[]): ImageView[] {
+  const views = images.map((image) => imageView(image, states))
+  const shown = new Set(images.map(({ reference, digest }) => `${reference} ${digest}`))
+  for (const state of states.filter(({ name, digest }) => !shown.has(`${name} ${digest}`))) {
+    const { name: reference, digest, size, bytesHere, bytesKept } = state
+    const complete = bytesHere >= size
+    const facts = { digest, platforms: [], size, bytesHere, bytesKept, complete, pinned: false }
+    views.push(withStored({ reference, ...facts, blobs: state.blobs.length }, state))
+  }
+  return views.sort((a, b) => (a.reference < b.reference ? -1 : 1))
+}
+
+function withStored(image: Omit<ImageView, 'startable' | 'stored'>, state: StoredState): ImageView {
+  const { copies, copiesNow, bytesInSite, startable } = state
+  const stored = { copies, copiesNow, bytesInSite }
+  return { ...image, startable: image.complete || startable, stored }
 }

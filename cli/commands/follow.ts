@@ -1,4 +1,6 @@
-import { isShoalError } from '../../base/index.ts'
+import { isShoalError, ShoalError } from '../../base/index.ts'
+import type { Job } from '../api/jobs.ts'
+import { errorOf } from '../api/problem.ts'
 import type { Client } from '../client.ts'
 
 const POLL_MS = 500
@@ -66,4 +68,33 @@ export async function follow<T extends { state: string }>({
     if (latest.state === 'running') await pause(POLL_MS, signal)
   }
   return latest
+}
+
+/**
+ * Follows a job (a pull, a storing) until it is done; an interrupt cancels it.
+ * @throws what it failed with | ABORTED | NO_DAEMON
+ */
+export async function finish<T extends Job>(
+  client: Client,
+  started: T,
+  options: {
+    /** The events' type, and what people call it. */
+    what: string
+    path: string
+    onUpdate: (job: T) => void
+    signal: AbortSignal
+  },
+): Promise<T> {
+  const { what, path, onUpdate, signal } = options
+  try {
+    const isIt = ({ id }: T): boolean => id === started.id
+    const end = await follow({ client, type: what, path, started, isIt, onUpdate, signal })
+    if (end.state === 'failed') throw errorOf(end.error ?? {}, 500)
+    if (end.state === 'cancelled') throw new ShoalError('ABORTED', `the ${what} was cancelled`)
+    return end
+  } catch (error) {
+    if (!signal.aborted) throw error
+    await client.send('DELETE', path, undefined, { patienceMs: 3000 }).catch(() => {})
+    throw new ShoalError('ABORTED', `interrupted: the ${what} is cancelled`, { cause: error })
+  }
 }

@@ -1,11 +1,10 @@
-import { formatBytes, ShoalError } from '../../base/index.ts'
-import { errorOf } from '../api/problem.ts'
+import { formatBytes } from '../../base/index.ts'
 import type { PullStatus } from '../api/types.ts'
 import { formatRate, formatSources, print, printJson } from '../output.ts'
 import { createProgress } from '../progress.ts'
 import { formatDuration } from '../units.ts'
 import { type ClientFlags, type Context, withClient } from './context.ts'
-import { follow } from './follow.ts'
+import { finish } from './follow.ts'
 
 function summary(pull: PullStatus): string[] {
   const ms = Math.max(1, (pull.finishedAt ?? pull.startedAt) - pull.startedAt)
@@ -31,27 +30,12 @@ export async function pullCommand(
       { patienceMs: 10e3 },
     )
     const progress = flags.json ? undefined : createProgress(io.err)
-    try {
-      const end = await follow({
-        client,
-        type: 'pull',
-        path: `/api/v1/pulls/${started.id}`,
-        started,
-        isIt: ({ id }) => id === started.id,
-        onUpdate: (pull) => progress?.update(pull),
-        signal,
-      })
-      progress?.end()
-      if (end.state === 'failed') throw errorOf(end.error ?? {}, 500)
-      if (end.state === 'cancelled') throw new ShoalError('ABORTED', 'the pull was cancelled')
-      if (flags.json) printJson(io, end)
-      else print(io, summary(end))
-    } catch (error) {
-      if (!signal.aborted) throw error
-      await client
-        .send('DELETE', `/api/v1/pulls/${started.id}`, undefined, { patienceMs: 3000 })
-        .catch(() => {})
-      throw new ShoalError('ABORTED', 'interrupted: the pull is cancelled', { cause: error })
-    }
+    const path = `/api/v1/pulls/${started.id}`
+    const onUpdate = (pull: PullStatus): void => progress?.update(pull)
+    const end = await finish(client, started, { what: 'pull', path, onUpdate, signal }).finally(() =>
+      progress?.end(),
+    )
+    if (flags.json) printJson(io, end)
+    else print(io, summary(end))
   })
 }

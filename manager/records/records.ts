@@ -49,7 +49,7 @@ export function createSharedRecords(deps: {
     const late = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, SETTLE_MS)
     })
-    await Promise.race([members.settled, late])
+    await Promise.race([members.settled.catch(() => {}), late])
     clearTimeout(timer)
   }
 

@@ -1,6 +1,7 @@
 import { type Digest, type Log, ShoalError } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 import type { PeerId } from '../types.ts'
+import { isEmpty, without } from './bits.ts'
 import type { Catalog, WantedBlob } from './catalog.ts'
 import { type Layout, sharesOf } from './layout.ts'
 import type { Holding } from './messages.ts'
@@ -148,28 +149,38 @@ export function createKeeping(deps: {
     }
   })
 
-  async function heal(digest: Digest): Promise<void> {
+  /** True when nothing of this node's share is missing any more. */
+  async function heal(digest: Digest): Promise<boolean> {
     const blob = catalog.blob(digest)
-    if (!blob || closing.signal.aborted) return
-    const mine = await taking.holding(digest)
+    if (!blob) return true
+    const { here, kept } = await taking.holding(digest)
+    if (isEmpty(without(kept, here))) return true
     const sources = [...(await ask([digest], closing.signal))]
       .filter(([peer]) => peer !== self)
-      .map(([peer, [held]]) => ({ peer, here: held?.here ?? new Uint8Array(0) }))
-    await taking.take({ blob, keep: mine.kept, sources, paced: true }, closing.signal)
+      .map(([peer, [held]]) => ({ peer, here: held!.here }))
+    const after = await taking.take({ blob, keep: kept, sources, paced: true }, closing.signal)
+    return isEmpty(without(kept, after.here))
+  }
+
+  function healIn(digest: Digest, ms: number): void {
+    if (!catalog.blob(digest) || healing.has(digest) || closing.signal.aborted) return
+    healing.add(digest)
+    const run = async (): Promise<void> => {
+      const whole = await heal(digest).catch((error) => {
+        log.warn({ digest, error: String(error) }, 'repairing a share failed')
+        return false
+      })
+      healing.delete(digest)
+      if (!whole) healIn(digest, AGAIN_MS)
+    }
+    setTimeout(() => void run(), ms).unref()
   }
 
   return {
     kick,
     round,
     ask,
-    lost(digest) {
-      if (!catalog.blob(digest) || healing.has(digest) || closing.signal.aborted) return
-      healing.add(digest)
-      setTimeout(() => {
-        healing.delete(digest)
-        heal(digest).catch((error) => log.warn({ digest, error: String(error) }, 'repairing a share failed'))
-      }, HEAL_MS).unref()
-    },
+    lost: (digest) => healIn(digest, HEAL_MS),
     async close() {
       clearInterval(watch)
       stop()

@@ -61,7 +61,8 @@ export async function storeImage(options: {
     if (isEmpty(without(fullBitfield(Math.ceil(blob.size / BLOCK_SIZE)), here))) return undefined
     if (!origin) throw new ShoalError('NOT_FOUND', `a part of ${blob.digest} is nowhere in the site`)
     const { digest, size, mediaType } = blob
-    const facts = { size, ...(mediaType === undefined ? {} : { mediaType }) }
+    // What a manifest says of a size is not known to be true.
+    const facts = mediaType === undefined ? {} : { mediaType }
     const opened = await open({ digest, origin: origin(blob), ...facts, priority: 'preheat', signal })
     try {
       await Promise.race([opened.done, aborted(signal)])

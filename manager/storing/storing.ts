@@ -1,6 +1,6 @@
 import { type Digest, type Log, ShoalError } from '../../base/index.ts'
 import { BLOCK_SIZE, type BlockStore } from '../../blockstore/index.ts'
-import { bitIndexes, hasBit } from '../../scheduler/index.ts'
+import { bitfield, bitIndexes, countBits, hasBit, setBit } from '../../scheduler/index.ts'
 import { type BufferPool, fields, type Signer } from '../tasks/index.ts'
 import type { Exchange, Manager, Membership, PeerId, Rpc } from '../types.ts'
 import type { Catalog } from './catalog.ts'
@@ -147,24 +147,30 @@ function describe(
   answers: ReadonlyMap<PeerId, Holding[]>,
   at: ReadonlyMap<Digest, number>,
 ): StoredState {
-  const state = { size: 0, bytesHere: 0, bytesKept: 0, bytesInSite: 0, copiesNow: Number.POSITIVE_INFINITY }
+  const state = { size: 0, bytesHere: 0, bytesKept: 0, bytesInSite: 0 }
+  let copiesNow = Number.POSITIVE_INFINITY
+  let startable = true
   for (const blob of image.blobs) {
     state.size += blob.size
-    const copies = new Uint32Array(Math.ceil(blob.size / BLOCK_SIZE))
+    const count = Math.ceil(blob.size / BLOCK_SIZE)
+    const copies = new Uint32Array(count)
+    const found = bitfield(count)
     for (const [peer, held] of answers) {
       const { here, kept } = held[at.get(blob.digest)!]!
       for (const index of bitIndexes(here)) {
-        if (index >= copies.length) continue
+        if (index >= count) continue
         const bytes = lengthOf(blob.size, index)
-        copies[index]!++
+        const isKept = hasBit(kept, index)
+        setBit(found, index)
         state.bytesInSite += bytes
+        if (isKept) copies[index]!++
         if (peer !== self) continue
         state.bytesHere += bytes
-        if (hasBit(kept, index)) state.bytesKept += bytes
+        if (isKept) state.bytesKept += bytes
       }
     }
-    for (const count of copies) state.copiesNow = Math.min(state.copiesNow, count)
+    for (const each of copies) copiesNow = Math.min(copiesNow, each)
+    if (countBits(found) < count) startable = false
   }
-  const copiesNow = Number.isFinite(state.copiesNow) ? state.copiesNow : 0
-  return { ...image, ...state, copiesNow, startable: copiesNow > 0 }
+  return { ...image, ...state, copiesNow: Number.isFinite(copiesNow) ? copiesNow : 0, startable }
 }

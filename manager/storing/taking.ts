@@ -1,4 +1,4 @@
-import { type Digest, isShoalError, type Log } from '../../base/index.ts'
+import { type Digest, isShoalError, type Log, ShoalError } from '../../base/index.ts'
 import { BLOCK_SIZE, type BlockStore } from '../../blockstore/index.ts'
 import { bitfield, bitIndexes, hasBit, setBit } from '../../scheduler/index.ts'
 import { type Blocks, type BufferPool, createBlocks, readMap, type Signer } from '../tasks/index.ts'
@@ -152,8 +152,10 @@ export function createTaking(deps: {
     const signal = AbortSignal.any([outer, closing.signal, AbortSignal.timeout(TAKE_MS)])
     const letGo = store.hold(digest)
     try {
-      const known = mediaType === undefined ? {} : { mediaType }
-      await store.describe(digest, { size, ...known })
+      const known = (await store.blob(digest))?.size
+      if (known !== undefined && known !== size)
+        throw new ShoalError('PROTOCOL', `${digest} has ${known} bytes here, not ${size}`)
+      await store.describe(digest, { size, ...(mediaType === undefined ? {} : { mediaType }) })
       await keep(digest, (kept) => union(kept, request.keep))
       const blocks = await createBlocks({ digest, store, signer, log })
       const missing = without(request.keep, blocks.bits())

@@ -32,7 +32,7 @@ export interface StoredState extends StoredImage {
   bytesKept: number
   /** Bytes of it on all disks of the site. */
   bytesInSite: number
-  /** Copies that every block has at least, counted on nodes that are alive. */
+  /** Copies that every block has at least, as shares of nodes that are alive. */
   copiesNow: number
   /** Every block is on a node that is alive: it can be started without the uplink. */
   startable: boolean

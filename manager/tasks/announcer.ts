@@ -9,7 +9,7 @@ import { packCut } from './messages.ts'
 
 /** Blobs of at most this many blocks are announced with their cuts, which spares the puller a question. */
 const SMALL = 2
-/** So many cuts go with the announcement of a share: a puller would have to ask each of its holders for them. */
+/** So many cuts go with a share that is told by itself: else a puller would have to ask each of its holders for them. */
 const SHARE_CUTS = 64
 const BATCH = 512
 const SETTLE_MS = 250
@@ -43,7 +43,7 @@ export function createAnnouncer(deps: {
   const coordinators = (digest: Digest, site: readonly PeerId[]): PeerId[] =>
     rendezvous(digest, [...site]).slice(0, REPLICAS)
 
-  async function entry(blob: Blob): Promise<unknown> {
+  async function entry(blob: Blob, cuts: number): Promise<unknown> {
     const small = (blob.size ?? 0) <= SMALL * BLOCK_SIZE
     const blocks =
       small || !blob.complete ? await createBlocks({ digest: blob.digest, store, signer, log }) : undefined
@@ -51,16 +51,16 @@ export function createAnnouncer(deps: {
       digest: blob.digest,
       size: blob.size,
       ...(blob.mediaType ? { mediaType: blob.mediaType } : {}),
-      cuts: blocks?.cuts(0, SHARE_CUTS).map(packCut) ?? [],
+      cuts: blocks?.cuts(0, cuts).map(packCut) ?? [],
       ...(blocks && !blob.complete ? { have: blocks.bits() } : {}),
     }
   }
 
   const isTold = (blob: Blob): boolean => blob.size !== undefined && (blob.complete || blob.bytesKept > 0)
 
-  async function send(peer: PeerId, blobs: Blob[]): Promise<void> {
+  async function send(peer: PeerId, blobs: Blob[], cuts = SMALL): Promise<void> {
     for (let i = 0; i < blobs.length; i += BATCH) {
-      const batch = await Promise.all(blobs.slice(i, i + BATCH).map(entry))
+      const batch = await Promise.all(blobs.slice(i, i + BATCH).map((blob) => entry(blob, cuts)))
       await rpc
         .request(peer, 'announce', { blobs: batch }, { timeoutMs: 5000, signal: closing.signal })
         .catch((error) => log.debug({ peer, error: String(error) }, 'announcement failed'))
@@ -100,7 +100,7 @@ export function createAnnouncer(deps: {
       const blob = await store.blob(digest)
       if (!blob || !isTold(blob)) return
       const peers = coordinators(digest, siteOf()).filter((peer) => peer !== self)
-      await Promise.all(peers.map((peer) => send(peer, [blob])))
+      await Promise.all(peers.map((peer) => send(peer, [blob], SHARE_CUTS)))
     }
     told().catch((error) => log.warn({ digest, error: String(error) }, 'announcing a blob failed'))
   }

@@ -1,5 +1,6 @@
-import type { Digest } from '../../base/index.ts'
+import { type Digest, isShoalError } from '../../base/index.ts'
 import type { SharedRecord, SharedRecords } from '../../manager/records/types.ts'
+import type { Membership } from '../../manager/types.ts'
 import type { LocalRepository, LocalTag } from './types.ts'
 import { readDigest, readLink, readManifestRecord } from './values.ts'
 
@@ -7,12 +8,29 @@ const tagKey = (repository: string, tag: string): string => `tag/${repository}:$
 const manifestKey = (repository: string, digest: Digest): string => `manifest/${repository}@${digest}`
 const linkKey = (repository: string, digest: Digest): string => `link/${repository}@${digest}`
 
-/** `copies`: how many nodes must have a record before a write of it counts. */
-export function createLocalRepository(parts: { records: SharedRecords; copies: number }): LocalRepository {
-  const { records, copies } = parts
+/**
+ * `copies`: how many nodes must have a record before a write of it counts. All that are there are waited for as well, so that a
+ * push can be pulled from every one of them at once; but one that does not answer costs only time.
+ */
+export function createLocalRepository(parts: {
+  records: SharedRecords
+  members: Pick<Membership, 'list'>
+  copies: number
+}): LocalRepository {
+  const { records, members, copies } = parts
 
   async function put(key: string, value: unknown, signal: AbortSignal): Promise<void> {
-    await records.put(key, value, { copies, signal })
+    const there = members.list().filter(({ state }) => state === 'alive').length
+    try {
+      await records.put(key, value, { copies: Math.max(copies, there), signal })
+    } catch (error) {
+      if (!isShoalError(error, 'NO_QUORUM')) throw error
+      const { written, confirmed } = error.details
+      if (written === true && Number(confirmed) >= copies) return
+      // One left between the count and the write.
+      if (written === true || there <= copies) throw error
+      await records.put(key, value, { copies, signal })
+    }
   }
 
   async function remove(key: string, signal: AbortSignal): Promise<boolean> {

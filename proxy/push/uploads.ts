@@ -1,5 +1,4 @@
 import { createHash, type Hash, randomUUID } from 'node:crypto'
-import { createReadStream } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, rm, statfs, truncate } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Digest, errnoOf, hasherFor, type Log, ShoalError } from '../../base/index.ts'
@@ -14,6 +13,7 @@ const SWEEP_MS = 30_000
 const RESERVE = 256 * 2 ** 20
 /** Free space is looked at whenever so much more has come. */
 const LOOK_EVERY = 16 * 2 ** 20
+const READ_BYTES = 256 * 2 ** 10
 
 /** A blob on its way in: a file until its digest is known. */
 export interface Upload {
@@ -154,8 +154,21 @@ export function createUploads(parts: {
     }
   }
 
-  const read = (session: Session): AsyncIterable<Uint8Array> =>
-    session.size === 0 ? nothing() : createReadStream(fileOf(session), { highWaterMark: 2 ** 18 })
+  /** A chunk is valid until the next one is asked for. */
+  async function* read(session: Session): AsyncGenerator<Uint8Array> {
+    if (session.size === 0) return
+    const buffer = Buffer.allocUnsafeSlow(READ_BYTES)
+    const file = await open(fileOf(session), 'r')
+    try {
+      for (;;) {
+        const { bytesRead } = await file.read(buffer, 0, READ_BYTES)
+        if (bytesRead === 0) return
+        yield buffer.subarray(0, bytesRead)
+      }
+    } finally {
+      await file.close()
+    }
+  }
 
   /** The hash of sha256 was made on the way; sha512 is rare enough to read the bytes again. */
   async function matches(session: Session, digest: Digest): Promise<boolean> {
@@ -212,8 +225,6 @@ export function createUploads(parts: {
     },
   }
 }
-
-async function* nothing(): AsyncGenerator<Uint8Array> {}
 
 function tooLarge(maxBlob: number): ShoalError {
   return refusal(413, 'SIZE_INVALID', `a blob of more than ${maxBlob} bytes is refused`)

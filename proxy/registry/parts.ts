@@ -118,6 +118,7 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
 
   const repository = createLocalRepository({
     records: manager.records,
+    members: manager.members,
     copies: localAck === 'quorum' ? localCopies : 1,
   })
   const { elsewhere } = manager

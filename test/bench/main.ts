@@ -7,9 +7,10 @@ import { each } from './scenarios/each.ts'
 import { idle } from './scenarios/idle.ts'
 import { lan } from './scenarios/lan.ts'
 import { lone } from './scenarios/lone.ts'
+import { storage } from './scenarios/storage.ts'
 import { swarm } from './scenarios/swarm.ts'
 
-const SCENARIOS: Scenario[] = [swarm, each, lan, lone, cached, idle]
+const SCENARIOS: Scenario[] = [swarm, each, lan, lone, cached, idle, storage]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -32,7 +33,11 @@ if (process.getuid?.() !== 0) {
   process.exit(1)
 }
 
-const context: Context = { runs: Number(values.runs), say: (line) => void process.stderr.write(`${line}\n`) }
+const context: Context = {
+  runs: Number(values.runs),
+  write: values.write,
+  say: (line) => void process.stderr.write(`${line}\n`),
+}
 const rows: Row[] = []
 for (const scenario of chosen) {
   context.say(`${scenario.name}: ${scenario.about}`)

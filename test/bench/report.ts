@@ -3,8 +3,8 @@ import { cpus, release, totalmem } from 'node:os'
 
 /** One figure against its target. */
 export interface Row {
-  /** Number in the list of what is judged. */
-  criterion: number
+  /** Its place in the list of what is judged. */
+  criterion: string
   what: string
   /** The same without Shoal, in the same run. */
   baseline: string
@@ -17,6 +17,8 @@ export interface Row {
 
 export interface Context {
   runs: number
+  /** What is drawn goes to `docs/`. */
+  write: boolean
   say(line: string): void
 }
 
@@ -57,7 +59,7 @@ export function machine(): string {
 const HEAD = ['#', 'what', 'without Shoal', 'with Shoal', 'figure', 'target', 'verdict']
 
 const cells = (row: Row): string[] => [
-  String(row.criterion),
+  row.criterion,
   row.what,
   row.baseline,
   row.shoal,
@@ -67,7 +69,7 @@ const cells = (row: Row): string[] => [
 ]
 
 export function tableRows(rows: Row[]): string[][] {
-  return [HEAD, ...[...rows].sort((a, b) => a.criterion - b.criterion).map(cells)]
+  return [HEAD, ...[...rows].sort((a, b) => a.criterion.localeCompare(b.criterion)).map(cells)]
 }
 
 export function markdown(rows: Row[], runs: number): string {

@@ -159,6 +159,25 @@ describe('the configuration', () => {
     assert.equal(config.containerd, 'unix:///run/c.sock')
   })
 
+  test('images to store, in the file only', async () => {
+    const store = (text: string) => file(`store: ${text}\n`)
+    const config = await load({
+      file: await store('[{image: redis:7, copies: 2}, {image: h.test/a, copies: 1, platform: all}]'),
+    })
+    assert.deepEqual(config.store, [
+      { reference: 'redis:7', copies: 2 },
+      { reference: 'h.test/a', copies: 1, platform: 'all' },
+    ])
+    assert.deepEqual((await load({})).store, [])
+    const refused = async (text: string, message: RegExp) => fails({ file: await store(text) }, message)
+    await refused('redis:7', /"store" must be a list/)
+    await refused('[redis:7]', /"store" must be a list/)
+    await refused('[{image: redis:7}]', /the copies of redis:7 must be a number/)
+    await refused('[{image: redis:7, copies: 0}]', /the copies of redis:7 must be a number/)
+    await refused('[{copies: 2}]', /needs an image/)
+    await refused('[{image: redis:7, copys: 2}]', /unknown key "copys"; did you mean "copies"/)
+  })
+
   test('credentials, out of the file and of a password-file', async () => {
     await writeFile(join(dir, 'secret'), 's3cret\n')
     const text = [

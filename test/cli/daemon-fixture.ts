@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { serveCommand } from '../../cli/commands/serve.ts'
 import type { Rooms } from '../../cli/rooms.ts'
-import { standInManager, standInPins, standInStore } from './standins.ts'
+import { standInCollect, standInManager, standInPins, standInStore } from './standins.ts'
 
 /**
  * `shoal serve` over stand-ins for the rooms, as a process of its own, so that signals can be sent to it. Arguments: data
@@ -39,6 +39,8 @@ const rooms: Rooms = {
     pins: standInPins(),
     repair: () => {},
     local: async () => [],
+    collect: standInCollect,
+    storedName: (reference) => reference,
     close: async () => note('proxy'),
   }),
   followContent: async () => ({ close: async () => note('content') }),

@@ -5,7 +5,7 @@ import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promise
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import type { ImageInfo, PullStatus } from '../../cli/api/index.ts'
+import type { ImageView, PullStatus } from '../../cli/api/index.ts'
 import type { StatusAnswer } from '../../cli/commands/status.ts'
 import { type FakeRegistry, startFakeRegistry } from '../fakes/registry.ts'
 import { assertDescribed } from './described.ts'
@@ -93,7 +93,7 @@ describe('two nodes', () => {
     assert.ok(upstream.totalSent() - sent < 10_000, 'upstream was asked for the tag at most')
     assert.match(
       (await shoal('images', '--api', b.api)).out,
-      /^docker\.io\/library\/app:1 .* all +- +\d+s ago$/m,
+      /^docker\.io\/library\/app:1 .* all +- +- +- +yes +\d+s ago$/m,
     )
     const again = JSON.parse((await shoal('pull', 'app:1', '--json', '--api', b.api)).out) as PullStatus
     assert.equal(again.bytesHere, again.sources.local)
@@ -129,7 +129,7 @@ describe('two nodes', () => {
     // The repair of the one reads the blob, and may come upon the other first.
     assert.match(out, /: [12] bad, dropped; /)
     const image = async () =>
-      (JSON.parse((await shoal('images', '--json', '--api', b.api)).out) as ImageInfo[])[0]
+      (JSON.parse((await shoal('images', '--json', '--api', b.api)).out) as ImageView[])[0]
     while (!(await image())?.complete) await new Promise((resolve) => setTimeout(resolve, 50))
     assert.deepEqual(await readFile(rotten), good)
     assert.match((await shoal('scrub', '--api', b.api)).out, /: all good\n$/)
@@ -140,6 +140,38 @@ describe('two nodes', () => {
     assert.equal((await shoal('unpin', 'app:1', '--api', b.api)).status, 0)
     assert.match((await shoal('gc', '--all', '--api', b.api)).out, /^freed 2\.9\d MiB in 4 blobs/)
     assert.equal((await shoal('images', '--api', b.api)).out, 'no images yet\n')
+  })
+
+  test('what is stored by a command is in both, and is forgotten by one', async () => {
+    upstream.addImage({ repository: 'library/kept', tag: '1', layers: [2_500_000], gzip: false })
+    const stored = await shoal('store', 'kept:1', '--copies', '2', '--api', a.api)
+    assert.equal(stored.status, 0, stored.err)
+    assert.match(
+      stored.out,
+      /^docker\.io\/library\/kept:1@sha256:\w{64}\n2\.\d+ MiB in 3 blobs, 2 copies in the site/,
+    )
+    const line = /^docker\.io\/library\/kept:1 .* 100 % +4\.\d+ MiB +2 +yes +\S+/m
+    assert.match((await shoal('images', '--api', b.api)).out, line)
+    const sent = upstream.totalSent()
+    assert.equal((await shoal('pull', 'kept:1', '--api', b.api)).status, 0)
+    assert.ok(upstream.totalSent() - sent < 10_000, 'upstream was asked for the tag at most')
+    assert.match((await shoal('repair', '--now', '--api', b.api)).out, /^copied 0 blocks, 0 B$/m)
+    assert.equal((await shoal('forget', 'kept:1', '--api', b.api)).status, 0)
+    assert.match((await shoal('forget', 'kept:1', '--api', a.api)).err, /kept:1 is not stored/)
+  })
+
+  test('what the configuration lists is stored', async () => {
+    upstream.addImage({ repository: 'library/listed', tag: '1', layers: [300_000], gzip: false })
+    const file = join(dir, 'listed.yaml')
+    await writeFile(file, 'store: [{ image: "listed:1", copies: 2 }]\n')
+    const c = await serve('c', '--bootstrap', `http://${a.api}`, '--config', file)
+    for (let found = false; !found; ) {
+      const images = JSON.parse((await shoal('images', '--json', '--api', a.api)).out) as ImageView[]
+      found = images.some(({ stored }) => stored?.copiesNow === 2)
+    }
+    const exit = once(c.child, 'exit')
+    c.child.kill('SIGTERM')
+    await exit
   })
 
   test('what is not there is said', async () => {

@@ -10,7 +10,7 @@ import { silentLog } from '../../base/index.ts'
 import { loadConfig } from '../../cli/config.ts'
 import type { Rooms } from '../../cli/rooms.ts'
 import { startDaemon } from '../../cli/serve.ts'
-import { listen, standInManager, standInPins, standInStore } from './standins.ts'
+import { listen, standInCollect, standInManager, standInPins, standInStore } from './standins.ts'
 
 async function makeDir(t: TestContext): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), 'shoal-serve-'))
@@ -110,6 +110,8 @@ function rooms(over: Partial<Rooms> = {}): Rooms {
       pins: standInPins(),
       repair: () => {},
       local: async () => [],
+      collect: standInCollect,
+      storedName: (reference) => reference,
       close: async () => {},
     }),
     followContent: async () => ({ close: async () => {} }),

@@ -16,8 +16,11 @@ import {
   type PullProgress,
   processInstruments,
 } from '../../cli/api/index.ts'
+import { type Collect, createStoreImage } from '../../cli/store-room.ts'
 import type { Manager, ManagerEvent, Member, TaskStatus } from '../../manager/index.ts'
+import { storedName } from '../../proxy/index.ts'
 import { createRecordsTwin } from '../manager/records-twin.ts'
+import { createStoringTwin } from '../manager/storing-twin.ts'
 
 export const TOKEN = 'a-token-for-tests'
 
@@ -61,6 +64,7 @@ export function standInManager(
 ) {
   const listeners = new Set<(event: ManagerEvent) => void>()
   const self = members[0]!
+  const twin = createStoringTwin()
   const manager = {
     self,
     members: {
@@ -73,6 +77,7 @@ export function standInManager(
       settled: Promise.resolve(),
     },
     records: createRecordsTwin(members.length).join(self.id),
+    storing: twin.storing,
     tasks: () => tasks,
     peers: () =>
       members.slice(1).map((one) => ({
@@ -93,12 +98,27 @@ export function standInManager(
   }
   return {
     manager: manager as unknown as Manager,
+    twin,
     emit: (event: ManagerEvent) => {
       for (const listener of listeners) listener(event)
     },
     listeners,
   }
 }
+
+/** An image of a manifest and a layer. */
+export const standInCollect: Collect = async ({ reference }) => ({
+  name: storedName(reference),
+  digest: digest('manifest'),
+  blobs: [
+    { digest: digest('manifest'), size: 10 },
+    { digest: digest('layer'), size: 990 },
+  ],
+  anonymous: true,
+  origin: () => {
+    throw new Error('nothing is fetched here')
+  },
+})
 
 export function standInStore(): BlockStore {
   const tables = new Map<string, Map<string, unknown>>()
@@ -270,6 +290,8 @@ export async function startApi(over: Partial<ApiDeps> = {}, host?: string) {
     pull: puller.pull,
     pins: standInPins(),
     repair: () => {},
+    storeImage: createStoreImage({ collect: standInCollect, storing: manager.storing }),
+    storedName: (reference) => storedName(reference),
     metrics: createMetrics([...nodeInstruments({ manager, store, upstreams }), ...processInstruments(lag)]),
     lag,
     readiness: readiness.checks,

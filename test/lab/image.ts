@@ -7,8 +7,8 @@ import { createGzip } from 'node:zlib'
 export interface ImageSpec {
   name: string
   tag: string
-  /** Bytes of each layer, of this machine's platform. */
-  layers: number[]
+  /** Bytes of each layer, of this machine's platform; those with a seed of their own are the same in every image that names it. */
+  layers: (number | { size: number; seed: string })[]
   /** Other seeds give other bytes; default: name and tag. */
   seed?: string
   /** Media types of the OCI or of Docker's schema 2; default oci. */

@@ -77,7 +77,11 @@ export async function pushImage(registry: string, spec: ImageSpec, auth?: string
     return { platform, bytes, digest, config: configDescriptor, layers: pushed }
   }
 
-  const own = spec.layers.map((size, i) => randomLayer(`${seed}/${i}`, size, `layer-${i}.bin`))
+  const own = spec.layers.map((layer, i) =>
+    typeof layer === 'number'
+      ? randomLayer(`${seed}/${i}`, layer, `layer-${i}.bin`)
+      : randomLayer(layer.seed, layer.size, 'shared.bin'),
+  )
   const main = await pushPlatform(`linux/${ARCH}`, spec.runnable ? [busyboxLayer(), ...own] : own)
   let top: { bytes: Buffer; digest: string; type: string } = { ...main, type: media.manifest }
   if (spec.platforms !== undefined) {

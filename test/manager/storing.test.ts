@@ -301,6 +301,23 @@ describe('stored images', () => {
     assert.deepEqual(await nodes[0]!.manager.storing.list(), [])
   })
 
+  it('survive any two nodes at once where there are three copies', async () => {
+    const nodes = await add(6)
+    await offered(nodes)
+    const blobs = await store(nodes[0]!, 3, [9 * MIB, 7 * MIB + 3, 900])
+    await until('records', async () => {
+      const known = await Promise.all(nodes.map((node) => state(node, 3)))
+      return known.every((one) => one !== undefined)
+    })
+    swarm.upstream.up = false
+    await Promise.all([swarm.kill(nodes[0]!), swarm.kill(nodes[4]!)])
+    await Promise.all(
+      swarm.nodes.map(async (node) => {
+        for (const { digest } of blobs) await pull(swarm, node, digest)
+      }),
+    )
+  })
+
   it('are spread in so many copies, each node with its share', async () => {
     const nodes = [await swarm.add(), await swarm.add(), await swarm.add(), await swarm.add()]
     await offered(nodes)

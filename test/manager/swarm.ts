@@ -26,6 +26,8 @@ export interface SwarmNodeOptions {
   quota?: number
   offer?: number
   leaveAfterMs?: number
+  /** Default `test`. */
+  site?: string
   mayReceive?: (bytes: number) => Promise<void>
 }
 
@@ -106,6 +108,7 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
   const keys = new Map<PeerId, KeyObject>()
   const listeners = new Map<PeerId, Set<() => void>>()
   const absent = new Set<PeerId>()
+  const places = new Map<PeerId, string>()
   let count = 0
 
   const reachable = (from: PeerId, to: PeerId): boolean =>
@@ -165,6 +168,7 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
     quota,
     offer = 2 ** 30,
     leaveAfterMs = 600_000,
+    site: place = 'test',
     mayReceive,
   }: SwarmNodeOptions = {}): Promise<SwarmNode> {
     const n = count++
@@ -174,19 +178,21 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
     keys.set(id, publicKey)
     handlers.set(id, new Map())
     listeners.set(id, new Set())
-    const self: Member = { id, name: id, site: 'test', addrs: [], state: 'alive', incarnation: 0 }
-    const site = (): Member[] =>
+    const self: Member = { id, name: id, site: place, addrs: [], state: 'alive', incarnation: 0 }
+    places.set(id, place)
+    const list = (): Member[] =>
       [...handlers.keys()]
         .filter((other) => other === id || reachable(id, other))
         .sort()
-        .map((other) => ({ ...self, id: other, name: other }))
+        .map((other) => ({ ...self, id: other, name: other, site: places.get(other) ?? place }))
+    const site = (): Member[] => list().filter((member) => member.site === place)
     const store = await openBlockStore({ dir: home, log, ...(quota ? { quota } : {}) })
     const manager = createManager({
       members: {
         self,
-        list: site,
+        list,
         site,
-        find: (name) => site().find((m) => m.id === name),
+        find: (name) => list().find((m) => m.id === name),
         onChange(listener) {
           listeners.get(id)?.add(listener)
           return () => listeners.get(id)?.delete(listener)

@@ -24,7 +24,10 @@ async function setUp(t: TestContext) {
     await rm(dir, { recursive: true })
   })
   const records = createRecordsTwin().join('node')
-  const images = createImages({ store, local: createLocalRepository({ records, copies: 1 }) })
+  const images = createImages({
+    store,
+    local: createLocalRepository({ records, members: { list: () => [] }, copies: 1 }),
+  })
   const make = () => createPins({ store, images, defaultHost: 'docker.io', log: silentLog() })
   /** An image of layers of that name; what is here of it is its manifest and the layers. */
   async function add(tag: string, name: string, layers: string[]): Promise<Digest> {

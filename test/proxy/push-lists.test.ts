@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import type { SharedRecord, SharedRecords } from '../../manager/types.ts'
+import { ShoalError } from '../../base/index.ts'
+import type { Member, SharedRecord, SharedRecords } from '../../manager/types.ts'
 import { createLocalRepository, listLocal } from '../../proxy/local/index.ts'
 import {
   assertRefused,
@@ -164,7 +165,7 @@ test('the API view shows the writes that a tag beat', async () => {
       for (const record of table) if (record.key.startsWith(prefix)) yield record
     },
   } as unknown as SharedRecords
-  const repository = createLocalRepository({ records, copies: 1 })
+  const repository = createLocalRepository({ records, members: { list: () => [] }, copies: 1 })
   const view = {
     name: 'local/app',
     tags: [
@@ -184,4 +185,33 @@ test('the API view shows the writes that a tag beat', async () => {
   assert.deepEqual(await listLocal(repository), [view])
   assert.deepEqual(await listLocal(repository, 'local/app'), [view])
   assert.deepEqual(await listLocal(repository, 'local/none'), [])
+})
+
+test('a record is on every node that is there; one that does not answer costs only time', async () => {
+  const member: Member = { id: 'x', name: 'x', site: 's', addrs: [], state: 'alive', incarnation: 0 }
+  const asked: number[] = []
+  const answers: (Error | undefined)[] = []
+  const records = {
+    get: async () => undefined,
+    async put(_key: string, _value: unknown, { copies }: { copies: number }) {
+      asked.push(copies)
+      const answer = answers.shift()
+      if (answer) throw answer
+    },
+  } as unknown as SharedRecords
+  const list = () => [member, member, member, { ...member, state: 'suspect' as const }]
+  const repository = createLocalRepository({ records, members: { list }, copies: 2 })
+  const { digest } = described(Buffer.from('x'), '')
+  const put = async (...errors: (Error | undefined)[]): Promise<number[]> => {
+    asked.length = 0
+    answers.splice(0, answers.length, ...errors)
+    await repository.putTag('app', 'v1', digest, new AbortController().signal)
+    return asked
+  }
+  const short = (details: Record<string, unknown>) => new ShoalError('NO_QUORUM', 'too few', { details })
+  assert.deepEqual(await put(undefined), [3])
+  assert.deepEqual(await put(short({ written: true, confirmed: 2 })), [3])
+  assert.deepEqual(await put(short({}), undefined), [3, 2])
+  await assert.rejects(put(short({ written: true, confirmed: 1 })), { code: 'NO_QUORUM' })
+  await assert.rejects(put(short({}), short({})), { code: 'NO_QUORUM' })
 })

@@ -31,7 +31,7 @@ export const cached: Scenario = {
       const ratio = median(shoal) / median(plain)
       const rows: Row[] = [
         {
-          criterion: 6,
+          criterion: '6',
           what: 'cached blob of 256 MiB over loopback',
           baseline: `${seconds(median(plain))} (nginx)`,
           shoal: seconds(median(shoal)),

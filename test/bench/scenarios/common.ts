@@ -40,7 +40,7 @@ export async function direct(
 export function memoryRow(what: string, site: Site): Row {
   const peak = Math.max(...site.nodes.map((node) => node.peakRss()))
   return {
-    criterion: 7,
+    criterion: '7',
     what: `memory of a daemon: ${what}`,
     baseline: '-',
     shoal: mebibytes(peak),

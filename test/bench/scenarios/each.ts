@@ -25,7 +25,7 @@ export const each: Scenario = {
       const ratio = median(last) / median(alone)
       const rows: Row[] = [
         {
-          criterion: 3,
+          criterion: '3',
           what: '4 nodes with 50 Mbit/s each are done',
           baseline: `${seconds(median(alone))} (one node)`,
           shoal: seconds(median(last)),

@@ -23,7 +23,7 @@ export const idle: Scenario = {
       say(`  resident: ${site.nodes.map((node) => Math.round(node.rss() / MIB)).join(', ')} MiB`)
       const rows: Row[] = [
         {
-          criterion: 7,
+          criterion: '7',
           what: 'idle in a site of 8, of a core (worst daemon)',
           baseline: '-',
           shoal: percent(worst, 2),

@@ -42,7 +42,7 @@ export const lan: Scenario = {
       const uplink = median(carried)
       const rows: Row[] = [
         {
-          criterion: 4,
+          criterion: '4',
           what: 'pull from one neighbour over 1 Gbit/s',
           baseline: `${rate(median(link))} (nginx)`,
           shoal: rate(median(shoal)),
@@ -51,7 +51,7 @@ export const lan: Scenario = {
           ok: share >= 0.85,
         },
         {
-          criterion: 4,
+          criterion: '4',
           what: 'what the uplink carried meanwhile, tag check included',
           baseline: '-',
           shoal: percent(uplink, 3),
