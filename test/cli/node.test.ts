@@ -93,7 +93,7 @@ describe('two nodes', () => {
     assert.ok(upstream.totalSent() - sent < 10_000, 'upstream was asked for the tag at most')
     assert.match(
       (await shoal('images', '--api', b.api)).out,
-      /^docker\.io\/library\/app:1 .* all +- +- +- +yes +\d+s ago$/m,
+      /^docker\.io\/library\/app:1 .* all +- +- +- +- +yes +\d+s ago$/m,
     )
     const again = JSON.parse((await shoal('pull', 'app:1', '--json', '--api', b.api)).out) as PullStatus
     assert.equal(again.bytesHere, again.sources.local)
@@ -150,7 +150,7 @@ describe('two nodes', () => {
       stored.out,
       /^docker\.io\/library\/kept:1@sha256:\w{64}\n2\.\d+ MiB in 3 blobs, 2 copies in the site/,
     )
-    const line = /^docker\.io\/library\/kept:1 .* 100 % +4\.\d+ MiB +2 +yes +\S+/m
+    const line = /^docker\.io\/library\/kept:1 .* 100 % +- +4\.\d+ MiB +2 +yes +\S+/m
     assert.match((await shoal('images', '--api', b.api)).out, line)
     const sent = upstream.totalSent()
     assert.equal((await shoal('pull', 'kept:1', '--api', b.api)).status, 0)
