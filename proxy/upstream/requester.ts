@@ -105,17 +105,20 @@ export function createRequester(options: {
 
   async function ask(request: Ask): Promise<Reply> {
     const { where, signal } = request
+    /** Some attempt found the origin out of reach. The last one may have had too little time left to say so. */
+    let dead = false
     for (let attempt = 0; ; attempt++) {
       const result = await once(request)
       let wait = backoffMs(attempt)
       if ('failure' in result) {
         const { failure, origin, probe } = result
+        dead ||= failure.dead
         // What kept silent or broke off may do so on every connection that lay idle: they may have been dead for long.
         if (failure.silent || failure.kind === 'reset' || failure.kind === 'protocol') transport.renew(origin)
         if (failure.kind === 'reset' && attempt === 0) wait = 0
         const most = probe || !failure.passing ? 0 : failure.silent ? Math.min(1, retries) : retries
         if (attempt >= most || performance.now() + wait >= request.deadline) {
-          if (failure.dead) {
+          if (dead) {
             circuits.open(origin, failure.message)
             log.warn(
               { upstream: where, origin, reason: failure.kind, err: failure },
