@@ -3,6 +3,8 @@ import { mebibytes, type Row } from '../report.ts'
 
 export const MIB = 2 ** 20
 
+export const rate = (bytesPerMs: number): string => `${((bytesPerMs * 8) / 1000).toFixed(0)} Mbit/s`
+
 /** An image of `mib` in `layers` equal layers. */
 export function layersOf(mib: number, layers: number): number[] {
   return Array.from({ length: layers }, () => (mib / layers) * MIB)

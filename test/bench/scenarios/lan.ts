@@ -2,10 +2,8 @@ import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { startSite } from '../../lab/index.ts'
 import { median, percent, type Row, type Scenario } from '../report.ts'
-import { inLab, layersOf, MIB, memoryRow, mustBeOk } from './common.ts'
+import { inLab, layersOf, MIB, memoryRow, mustBeOk, rate } from './common.ts'
 import { curlMs, startNginx } from './nginx.ts'
-
-const rate = (bytesPerMs: number): string => `${((bytesPerMs * 8) / 1000).toFixed(0)} Mbit/s`
 
 export const lan: Scenario = {
   name: 'lan',
