@@ -7,10 +7,11 @@ import { each } from './scenarios/each.ts'
 import { idle } from './scenarios/idle.ts'
 import { lan } from './scenarios/lan.ts'
 import { lone } from './scenarios/lone.ts'
+import { push } from './scenarios/push.ts'
 import { storage } from './scenarios/storage.ts'
 import { swarm } from './scenarios/swarm.ts'
 
-const SCENARIOS: Scenario[] = [swarm, each, lan, lone, cached, idle, storage]
+const SCENARIOS: Scenario[] = [swarm, each, lan, lone, cached, idle, storage, push]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
