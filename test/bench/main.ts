@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util'
 import { formatTable } from '../lab/table.ts'
 import { type Context, machine, markdown, type Row, type Scenario, tableRows } from './report.ts'
 import { cached } from './scenarios/cached.ts'
+import { durable } from './scenarios/durable.ts'
 import { each } from './scenarios/each.ts'
 import { idle } from './scenarios/idle.ts'
 import { lan } from './scenarios/lan.ts'
@@ -11,7 +12,7 @@ import { push } from './scenarios/push.ts'
 import { storage } from './scenarios/storage.ts'
 import { swarm } from './scenarios/swarm.ts'
 
-const SCENARIOS: Scenario[] = [swarm, each, lan, lone, cached, idle, storage, push]
+const SCENARIOS: Scenario[] = [swarm, each, lan, lone, cached, idle, storage, durable, push]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
