@@ -8,6 +8,7 @@ import { createKeeping } from './keeping.ts'
 import type { Layout } from './layout.ts'
 import type { Holding } from './messages.ts'
 import { createPeers } from './peers.ts'
+import { callRoll } from './roll-call.ts'
 import { lengthOf } from './spreading.ts'
 import { storeImage } from './store.ts'
 import { createTaking } from './taking.ts'
@@ -52,8 +53,11 @@ export function createStoring(deps: {
     .then(() => catalog.offer(offer))
     .catch((error) => log.warn({ error: String(error) }, 'the offered space was not told'))
 
-  function round(now: boolean, signal: AbortSignal): Promise<Repaired> {
-    if (now) layout.giveUp()
+  async function round(now: boolean, signal: AbortSignal): Promise<Repaired> {
+    if (now) {
+      await callRoll({ members, rpc, layout, signal })
+      layout.giveUp()
+    }
     return keeping.round(signal, !now)
   }
 

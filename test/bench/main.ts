@@ -4,14 +4,16 @@ import { formatTable } from '../lab/table.ts'
 import { type Context, machine, markdown, type Row, type Scenario, tableRows } from './report.ts'
 import { cached } from './scenarios/cached.ts'
 import { doubles } from './scenarios/doubles.ts'
+import { durable } from './scenarios/durable.ts'
 import { each } from './scenarios/each.ts'
 import { idle } from './scenarios/idle.ts'
 import { lan } from './scenarios/lan.ts'
 import { lone } from './scenarios/lone.ts'
+import { push } from './scenarios/push.ts'
 import { storage } from './scenarios/storage.ts'
 import { swarm } from './scenarios/swarm.ts'
 
-const SCENARIOS: Scenario[] = [swarm, each, lan, lone, cached, idle, doubles, storage]
+const SCENARIOS: Scenario[] = [swarm, each, lan, lone, cached, idle, doubles, storage, durable, push]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

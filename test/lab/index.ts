@@ -1,3 +1,4 @@
+export { type Agent, startAgent } from './agent.ts'
 export type { BlobTiming, PullOptions, PullReport } from './client.ts'
 export type { FakeUpstream, WireFault } from './fake.ts'
 export { type ImageSpec, MEDIA } from './image.ts'

@@ -38,6 +38,8 @@ export interface Site {
   pull(i: number, name: string, reference: string, options?: SitePull): Promise<PullReport>
   /** Starts the daemon of host `i` again, on the data it had; its own options win over the site's. */
   restart(i: number, options?: ShoalOptions): Promise<void>
+  /** Starts a daemon on one more host, and waits until everybody sees everybody alive. */
+  join(host: Host): Promise<void>
   /** Starts what does not run, and waits until everybody sees everybody alive. */
   heal(): Promise<void>
   /** The ends of the daemons' logs, for the report of a failure. */
@@ -62,8 +64,9 @@ export interface SitePull {
 export async function startSite(
   lab: Lab,
   options: ShoalOptions | ((i: number) => ShoalOptions) = {},
-  hosts: Host[] = lab.hosts,
+  on: Host[] = lab.hosts,
 ): Promise<Site> {
+  const hosts = [...on]
   const optionsOf = typeof options === 'function' ? options : () => options
   const bootstrap = (i: number) =>
     hosts.filter((_, j) => j !== i && j < 2).map((host) => `/ip4/${host.address}/tcp/5082`)
@@ -115,6 +118,11 @@ export async function startSite(
     async restart(i, more) {
       await nodes[i]!.stop()
       nodes[i] = await launch(i, more)
+    },
+    async join(host) {
+      hosts.push(host)
+      nodes.push(await launch(hosts.length - 1))
+      await together()
     },
     async heal() {
       for (const [i, node] of nodes.entries()) if (!node.service.running()) nodes[i] = await launch(i)

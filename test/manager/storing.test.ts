@@ -153,6 +153,18 @@ describe('stored images', () => {
     assert.ok(Math.abs(must - 160 / 9) <= 0.15 * (160 / 9) + 1, `${must} of ${160 / 9}`)
   })
 
+  it('are repaired at once when told so, even if nobody has noticed yet who died', async () => {
+    const nodes = await add(4)
+    await offered(nodes)
+    await store(nodes[0]!, 2, [12 * MIB, 9 * MIB])
+    swarm.upstream.up = false
+    await swarm.kill(nodes[3]!, { unnoticed: true })
+    const signal = AbortSignal.timeout(30_000)
+    const { copied } = await nodes[0]!.manager.storing.repair({ now: true, signal })
+    assert.ok(copied > 0)
+    assert.equal((await state(nodes[0]!, 2))!.copiesNow, 2)
+  })
+
   it('keep a block until its new holder has it', async () => {
     const nodes = await add(3)
     await offered(nodes)

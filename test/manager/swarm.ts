@@ -50,8 +50,8 @@ export interface Swarm {
   upstream: Upstream
   nodes: SwarmNode[]
   add(options?: SwarmNodeOptions): Promise<SwarmNode>
-  /** The node is gone at once, as after kill -9. */
-  kill(node: SwarmNode): Promise<void>
+  /** The node is gone at once, as after kill -9; `unnoticed`: it counts as a member until somebody doubts it. */
+  kill(node: SwarmNode, options?: { unnoticed?: boolean }): Promise<void>
   cut(node: SwarmNode, isCut: boolean): void
   close(): Promise<void>
 }
@@ -109,6 +109,8 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
   const listeners = new Map<PeerId, Set<() => void>>()
   const absent = new Set<PeerId>()
   const places = new Map<PeerId, string>()
+  /** Dead nodes that nobody has noticed yet. */
+  const ghosts = new Set<PeerId>()
   let count = 0
 
   const reachable = (from: PeerId, to: PeerId): boolean =>
@@ -181,8 +183,8 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
     const self: Member = { id, name: id, site: place, addrs: [], state: 'alive', incarnation: 0 }
     places.set(id, place)
     const list = (): Member[] =>
-      [...handlers.keys()]
-        .filter((other) => other === id || reachable(id, other))
+      [...handlers.keys(), ...ghosts]
+        .filter((other) => other === id || ghosts.has(other) || reachable(id, other))
         .sort()
         .map((other) => ({ ...self, id: other, name: other, site: places.get(other) ?? place }))
     const site = (): Member[] => list().filter((member) => member.site === place)
@@ -197,7 +199,12 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
           listeners.get(id)?.add(listener)
           return () => listeners.get(id)?.delete(listener)
         },
-        doubt: () => {},
+        doubt(peer) {
+          if (!ghosts.has(peer)) return
+          setTimeout(() => {
+            if (ghosts.delete(peer)) changed()
+          }, 300)
+        },
         settled: Promise.resolve(),
       },
       rpc: rpcOf(id),
@@ -238,8 +245,9 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
     upstream,
     nodes,
     add,
-    async kill(node) {
+    async kill(node, { unnoticed = false } = {}) {
       handlers.delete(node.id)
+      if (unnoticed) ghosts.add(node.id)
       nodes.splice(nodes.indexOf(node), 1)
       changed()
       await node.manager.close()

@@ -6,7 +6,7 @@ import { inLab, MIB } from './common.ts'
 
 const NODES = [1, 2, 4, 8]
 const COPIES = [1, 2]
-const IMAGES = ['a', 'b', 'c'].map((tag) => ({
+export const IMAGES = ['a', 'b', 'c'].map((tag) => ({
   name: 'lab/storage',
   tag,
   layers: [{ size: 64 * MIB, seed: 'base' }, 32 * MIB, 32 * MIB],
@@ -22,9 +22,11 @@ interface Measured {
   each: number[]
 }
 
-async function must(site: Site, node: number, args: string[]): Promise<void> {
-  const { code, stderr } = await site.nodes[node]!.cli(args)
+/** Runs `./shoal` on a node. */
+export async function must(site: Site, node: number, args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await site.nodes[node]!.cli(args)
   if (code !== 0) throw new Error(`shoal ${args.join(' ')} on node ${node + 1}: ${stderr}`)
+  return stdout
 }
 
 /** Stores the images with 1 copy, then with 2, and looks at each node's disk when what is cache has gone. */
