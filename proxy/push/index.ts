@@ -4,7 +4,7 @@ import type { BlockStore } from '../../blockstore/types.ts'
 import type { Storing } from '../../manager/storing/types.ts'
 import type { Manager, Origin } from '../../manager/types.ts'
 import type { Images } from '../images.ts'
-import type { LocalRepository } from '../local/index.ts'
+import type { LocalRepository, Present } from '../local/index.ts'
 import type { Exchange } from '../registry/exchange.ts'
 import { refusal } from '../registry/failure.ts'
 import { LOCAL_HOST } from '../registry/names.ts'
@@ -42,6 +42,7 @@ export function createPush(parts: {
   store: BlockStore
   storing: Pick<Storing, 'store' | 'forget'>
   repository: LocalRepository
+  present: Present
   elsewhere: (digest: Digest) => Origin
   images: Images
   /** Throws UNAUTHORIZED or DENIED for a client that may not push. */
@@ -57,6 +58,7 @@ export function createPush(parts: {
     store,
     storing,
     repository,
+    present,
     elsewhere,
     images,
     authorize,
@@ -70,7 +72,7 @@ export function createPush(parts: {
   const uploads = createUploads({ dir, maxBlob, most, log, now })
   const holding = createHolding({ store })
   const keeping = createKeeping({ manager, store, storing, elsewhere, copies, policy, log })
-  const serveUploads = createServeUploads({ manager, repository, uploads, holding })
+  const serveUploads = createServeUploads({ manager, repository, present, uploads, holding })
   const putManifest = createPutManifest({ manager, repository, keeping, images })
 
   async function remove(exchange: Exchange, route: Route): Promise<void> {
