@@ -98,7 +98,8 @@ describe('manifests are pushed', () => {
     await refused({ ...manifest, layers: [{ digest, size: -1, mediaType: LAYER }] })
     await refused({ ...manifest, config: undefined })
     await refused({ ...manifest, annotations: { a: 1 } })
-    await refused({ ...manifest, annotations: { a: 'x'.repeat(20_000) } })
+    const subject = described(Buffer.alloc(0), OCI_MANIFEST)
+    await refused({ ...manifest, subject, annotations: { a: 'x'.repeat(20_000) } })
     await refused({ ...manifest, manifests: [] })
     await refused({ ...manifest, subject: 'sha256:0' })
     await refused({ ...manifest, layers: Array.from({ length: 2000 }, () => described(bytes, LAYER)) })
@@ -118,6 +119,8 @@ describe('manifests are pushed', () => {
       const text = JSON.stringify({ ...manifest, padding: '' })
       return Buffer.from(JSON.stringify({ ...manifest, padding: 'x'.repeat(size - text.length) }))
     }
+    const annotations = { 'org.example.much': 'x'.repeat(2 ** 20) }
+    assert.equal((await putManifest(node, NAME, 'annotated', { ...manifest, annotations })).status, 201)
     const most = 4 * 2 ** 20
     assert.equal((await putManifest(node, NAME, 'large', padded(most))).status, 201)
     assertRefused(await putManifest(node, NAME, 'larger', padded(most + 1)), 413, 'SIZE_INVALID')
