@@ -1,6 +1,7 @@
 import { type Digest, isDigest } from '../../base/index.ts'
 import { type LocalManifest, type Part, readAnnotations } from '../local/index.ts'
 import { refusal } from '../registry/failure.ts'
+import { parseJson } from '../registry/json.ts'
 import { cleanMediaType, isIndexType, isManifestType } from '../registry/media.ts'
 
 /** Descriptors that a manifest may have: an index of every platform there is needs some dozens, an image some hundreds. */
@@ -51,9 +52,11 @@ interface Descriptor extends Part {
 
 function parse(bytes: Buffer): Json {
   try {
-    const value: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+    const value: unknown = parseJson(bytes, (text) => new TextDecoder('utf-8', { fatal: true }).decode(text))
     if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Json
-  } catch {}
+  } catch (error) {
+    if (error instanceof RangeError) throw invalid(`it has ${error.message}`)
+  }
   throw invalid('it is no JSON object')
 }
 

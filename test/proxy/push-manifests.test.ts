@@ -91,6 +91,7 @@ describe('manifests are pushed', () => {
     await refused(Buffer.from('{'))
     await refused(Buffer.from([0x7b, 0xff, 0x7d]))
     await refused(Buffer.from('[]'))
+    await refused(Buffer.from(`{"a":${'['.repeat(2e6)}${']'.repeat(2e6)}}`))
     await refused({})
     await refused({ ...manifest, schemaVersion: 1 })
     await refused({ ...manifest, layers: 'none' })
