@@ -1,4 +1,4 @@
-import { type Digest, digestOf } from '../../base/index.ts'
+import { type Digest, digestOf, ShoalError } from '../../base/index.ts'
 import type { Manager } from '../../manager/types.ts'
 import type { Images } from '../images.ts'
 import type { LocalManifest, LocalRepository, Part } from '../local/index.ts'
@@ -9,7 +9,10 @@ import { readManifest } from '../registry/manifest.ts'
 import type { Route } from '../registry/route.ts'
 import { type Document, readDocument } from './document.ts'
 import type { Keeping } from './keeping.ts'
-import { receiveAll } from './receiving.ts'
+import { lengthOf, receiveAll } from './receiving.ts'
+
+/** Manifests that are in memory at the same time have so many bytes together; each is there till it is acknowledged, and more than once. */
+const MAX_AT_ONCE = 2 * MAX_MANIFEST
 
 type ManifestRoute = Extract<Route, { type: 'manifest' }>
 
@@ -25,6 +28,7 @@ export function createPutManifest(parts: {
 }): (exchange: Exchange, route: ManifestRoute) => Promise<void> {
   const { manager, repository, keeping, images } = parts
   const running = new Map<string, Promise<void>>()
+  let bytesAtOnce = 0
 
   /** Everything that the manifest names has to be here under this name, in the size that it says. */
   async function check(name: string, document: Document): Promise<void> {
@@ -91,7 +95,7 @@ export function createPutManifest(parts: {
     await keeping.settle(image)
   }
 
-  return async (exchange, route) => {
+  async function accept(exchange: Exchange, route: ManifestRoute): Promise<void> {
     const { request, signal } = exchange
     const name = route.ref.repository
     const bytes = await receiveAll(request, MAX_MANIFEST, signal)
@@ -117,6 +121,19 @@ export function createPutManifest(parts: {
       },
       Buffer.alloc(0),
     )
+  }
+
+  return async (exchange, route) => {
+    const bytes = Math.min(MAX_MANIFEST, lengthOf(exchange.request) ?? MAX_MANIFEST)
+    if (bytesAtOnce + bytes > MAX_AT_ONCE) {
+      throw new ShoalError('BUSY', 'too many manifests are being pushed at the same time')
+    }
+    bytesAtOnce += bytes
+    try {
+      await accept(exchange, route)
+    } finally {
+      bytesAtOnce -= bytes
+    }
   }
 }
 

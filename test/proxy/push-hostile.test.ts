@@ -141,6 +141,18 @@ describe('pushes that are too much', () => {
     assert.deepEqual(await leftOf(node), [])
   })
 
+  test('large manifests at once: so many, then 429', async (t) => {
+    const node = await pushNode(t)
+    const path = `/v2/${NAME}/manifests/v1`
+    const slow = Array.from({ length: 2 }, () => talk(node.base))
+    for (const { socket } of slow) {
+      socket.write(`PUT ${path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n`)
+    }
+    await eventually('there is no room', async () => (await putManifest(node, NAME, 'v1', {})).status === 429)
+    for (const { socket } of slow) socket.destroy()
+    await eventually('there is again', async () => (await putManifest(node, NAME, 'v1', {})).status === 400)
+  })
+
   test('an upload of one repository is none of another', async (t) => {
     const node = await pushNode(t)
     const place = await begin(node, NAME)
