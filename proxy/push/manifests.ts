@@ -11,6 +11,9 @@ import { type Document, readDocument } from './document.ts'
 import type { Keeping } from './keeping.ts'
 import { lengthOf, receiveAll } from './receiving.ts'
 
+/** Blobs that an index with all its manifests may need: their list is one shared record. */
+const MAX_BLOBS = 1400
+
 /** Manifests that are in memory at the same time have so many bytes together; each is there till it is acknowledged, and more than once. */
 const MAX_AT_ONCE = 2 * MAX_MANIFEST
 
@@ -43,7 +46,7 @@ export function createPutManifest(parts: {
     }
   }
 
-  /** All blobs that the image needs: of an index, those of its manifests, too. */
+  /** All blobs that the image needs: of an index, those of its manifests, too. @throws MANIFEST_INVALID for too many */
   async function blobsOf(name: string, digest: Digest, manifest: LocalManifest): Promise<Part[]> {
     const found = new Map<Digest, number>()
     const take = async (one: Digest, { size, parts: named, manifests }: LocalManifest): Promise<void> => {
@@ -56,6 +59,9 @@ export function createPutManifest(parts: {
       }
     }
     await take(digest, manifest)
+    if (found.size > MAX_BLOBS) {
+      throw refusal(400, 'MANIFEST_INVALID', `the index needs ${found.size} blobs, more than ${MAX_BLOBS}`)
+    }
     return [...found].map(([part, size]) => ({ digest: part, size }))
   }
 

@@ -113,6 +113,25 @@ describe('manifests are pushed', () => {
     assertRefused(await putManifest(node, NAME, '-bad-tag', bytes), 404, 'NAME_UNKNOWN')
   })
 
+  test('an index of more blobs than a record has room for is refused', async (t) => {
+    const node = await pushNode(t)
+    const { local } = node.proxy.parts
+    const manifests = []
+    for (const half of ['a', 'b']) {
+      const { bytes, digest } = await pushImage(node, NAME, half)
+      manifests.push(described(bytes, OCI_MANIFEST))
+      const record = await local.manifest('app', digest)
+      assert.ok(record)
+      const parts = Array.from({ length: 725 }, (_, i) => ({
+        digest: digestOf(Buffer.from(half + i)),
+        size: 1,
+      }))
+      await local.putManifest('app', digest, { ...record, parts }, AbortSignal.timeout(5000))
+    }
+    const index = { schemaVersion: 2, mediaType: OCI_INDEX, manifests }
+    assertRefused(await putManifest(node, NAME, 'all', index, OCI_INDEX), 400, 'MANIFEST_INVALID')
+  })
+
   test('one of up to 4 MiB, no more', async (t) => {
     const node = await pushNode(t)
     const { manifest } = await pushImage(node, NAME, 'v1')
