@@ -10,6 +10,7 @@ import type { Route } from '../registry/route.ts'
 import { type Document, readDocument } from './document.ts'
 import type { Keeping } from './keeping.ts'
 import { lengthOf, receiveAll } from './receiving.ts'
+import type { Turns } from './turns.ts'
 
 /** Blobs that an index with all its manifests may need: their list is one shared record. */
 const MAX_BLOBS = 1400
@@ -28,9 +29,10 @@ export function createPutManifest(parts: {
   repository: LocalRepository
   keeping: Keeping
   images: Pick<Images, 'note'>
+  /** By `imageName`: what a failed push or a deletion takes back must not be what another push has acknowledged. */
+  turns: Turns
 }): (exchange: Exchange, route: ManifestRoute) => Promise<void> {
-  const { manager, repository, keeping, images } = parts
-  const running = new Map<string, Promise<void>>()
+  const { manager, repository, keeping, images, turns } = parts
   let bytesAtOnce = 0
 
   /** Everything that the manifest names has to be here under this name, in the size that it says. */
@@ -63,18 +65,6 @@ export function createPutManifest(parts: {
       throw refusal(400, 'MANIFEST_INVALID', `the index needs ${found.size} blobs, more than ${MAX_BLOBS}`)
     }
     return [...found].map(([part, size]) => ({ digest: part, size }))
-  }
-
-  /** One push at a time of the same manifest: what a failed one takes back must not be what another has acknowledged. */
-  async function alone(key: string, work: () => Promise<void>): Promise<void> {
-    const before = running.get(key) ?? Promise.resolve()
-    const turn = before.catch(() => {}).then(work)
-    running.set(key, turn)
-    try {
-      await turn
-    } finally {
-      if (running.get(key) === turn) running.delete(key)
-    }
   }
 
   async function put(
@@ -113,7 +103,7 @@ export function createPutManifest(parts: {
     const document = readDocument(bytes, request.headers['content-type'])
     await check(name, document)
     const manifest = { ...document, size: bytes.length }
-    await alone(`${name}@${digest}`, () => put(exchange, name, digest, manifest, bytes))
+    await turns(imageName(name, digest), () => put(exchange, name, digest, manifest, bytes))
     if ('tag' in route) await repository.putTag(name, route.tag, digest, signal)
     const read = readManifest(bytes, document.mediaType)
     if (read) await images.note(route.ref, digest, read, bytes.length)
