@@ -6,6 +6,7 @@ import { type HostPort, parseHostPort } from './address.ts'
 import type { StoreWanted } from './api/storings.ts'
 import { type ConfigFile, type Credential, readConfigFile } from './config-file.ts'
 import { nearest } from './nearest.ts'
+import { splitPair } from './setting-checks.ts'
 import {
   DEFAULT_API,
   DEFAULT_REGISTRY,
@@ -13,7 +14,6 @@ import {
   SETTING_NAMES,
   SETTINGS,
   type Setting,
-  splitPair,
 } from './settings.ts'
 import { parseDuration, parsePercent, parseRate } from './units.ts'
 

@@ -1,6 +1,17 @@
-import { parseBytes, ShoalError } from '../base/index.ts'
-import { formatHostPort, parseHostPort } from './address.ts'
-import { parseDuration, parsePercent, parseRate } from './units.ts'
+import { parseBytes } from '../base/index.ts'
+import { formatHostPort } from './address.ts'
+import {
+  address,
+  contact,
+  copies,
+  duration,
+  label,
+  multiaddr,
+  percent,
+  rate,
+  size,
+  upstream,
+} from './setting-checks.ts'
 
 /** How a setting's text becomes its value; `list` settings are repeatable flags and YAML sequences. */
 export interface Setting {
@@ -21,63 +32,6 @@ export interface Setting {
   choices?: readonly string[]
   /** Throws ShoalError CONFIG when the text is no fit value. */
   check?: (text: string) => void
-}
-
-const address = (text: string): void => void parseHostPort(text)
-const size = (text: string): void => positive(parseBytes(text), text)
-const rate = (text: string): void => positive(parseRate(text), text)
-const percent = (text: string): void => void parsePercent(text)
-const duration = (text: string): void => void parseDuration(text)
-
-function positive(value: number, text: string): void {
-  if (value <= 0) throw new ShoalError('CONFIG', `must be more than nothing: ${text}`)
-}
-
-function copies(text: string): void {
-  if (!/^[1-9]\d?$/.test(text)) throw new ShoalError('CONFIG', `not a number from 1 to 99: ${text}`)
-}
-
-/** Names travel in tables, URLs and DNS-like places: letters, digits, dots, dashes and underscores. */
-function label(text: string): void {
-  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(text)) {
-    throw new ShoalError('CONFIG', `not a name (letters, digits, . _ -, at most 128): ${text}`)
-  }
-}
-
-function multiaddr(text: string): void {
-  if (!/^\/(ip4|ip6|dns|dns4|dns6|dnsaddr)\/[^/\s]+(\/[^/\s]+)*$/.test(text)) {
-    throw new ShoalError('CONFIG', `not a multiaddr (such as /ip4/0.0.0.0/tcp/5082): ${text}`)
-  }
-}
-
-function contact(text: string): void {
-  if (/^dns:[^\s/]+$/.test(text)) return
-  if (/^https?:/.test(text)) {
-    if (URL.canParse(text) && new URL(text).host !== '') return
-    throw new ShoalError('CONFIG', `not a URL: ${text}`)
-  }
-  if (!text.startsWith('/')) {
-    throw new ShoalError('CONFIG', `not a multiaddr, http://HOST:APIPORT or dns:NAME: ${text}`)
-  }
-  multiaddr(text)
-}
-
-function upstream(text: string): void {
-  const [host, url] = splitPair(text)
-  if (!/^[A-Za-z0-9.-]+(:\d+)?$/.test(host)) throw new ShoalError('CONFIG', `not a registry's host: ${host}`)
-  if (!/^https?:\/\/./.test(url) || !URL.canParse(url)) {
-    throw new ShoalError('CONFIG', `not an http or https URL: ${url}`)
-  }
-  if (new URL(url).username !== '') {
-    throw new ShoalError('CONFIG', `credentials do not belong in a URL; use the config file: ${host}`)
-  }
-}
-
-/** Both sides of `KEY=VALUE`. @throws ShoalError CONFIG */
-export function splitPair(text: string): [key: string, value: string] {
-  const at = text.indexOf('=')
-  if (at <= 0 || at === text.length - 1) throw new ShoalError('CONFIG', `not of the form HOST=URL: ${text}`)
-  return [text.slice(0, at), text.slice(at + 1)]
 }
 
 export const DEFAULT_REGISTRY = formatHostPort({ host: '127.0.0.1', port: 5080 })

@@ -63,15 +63,27 @@ export function storedView({ blobs, anonymous: _, ...state }: StoredState): Reco
 
 /** An image that is here, and what the site has of it. */
 export function imageView(image: ImageInfo, states: StoredState[]): ImageView {
-  // The tag may have moved since: then what is stored is another image.
-  const state = states.find(({ name, digest }) => name === image.reference && digest === image.digest)
+  const { reference, digest } = image
+  // The tag may have moved since: then what is stored is another image. What was pushed is stored under its digest alone.
+  const called = (name: string): StoredState | undefined =>
+    states.find((one) => one.name === name && one.digest === digest)
+  const state = called(reference) ?? called(byDigest(reference, digest))
   return state ? withStored(image, state) : { ...image, startable: image.complete }
+}
+
+/** `HOST/REPOSITORY@DIGEST` of a reference with a tag or a digest. */
+function byDigest(reference: string, digest: string): string {
+  return `${reference.replace(/@.*$|:[^:/]*$/, '')}@${digest}`
 }
 
 /** The images that are here or stored in the site, by name. */
 export function imageViews(images: ImageInfo[], states: StoredState[]): ImageView[] {
   const views = images.map((image) => imageView(image, states))
-  const shown = new Set(images.map(({ reference, digest }) => `${reference} ${digest}`))
+  const shown = new Set(
+    images.flatMap(({ reference, digest }) =>
+      [reference, byDigest(reference, digest)].map((name) => `${name} ${digest}`),
+    ),
+  )
   for (const state of states.filter(({ name, digest }) => !shown.has(`${name} ${digest}`))) {
     const { name: reference, digest, size, bytesHere, bytesKept } = state
     const complete = bytesHere >= size

@@ -1,4 +1,5 @@
 export { createServeLocalReferrers, createServeLocalTags } from './lists.ts'
+export { createPresent, type Present } from './present.ts'
 export { createLocalPulling, type LocalPulling } from './pulling.ts'
 export { createLocalRepository } from './repository.ts'
 export * from './types.ts'

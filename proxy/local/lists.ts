@@ -5,6 +5,11 @@ import { OCI_INDEX } from '../registry/media.ts'
 import type { Page } from '../registry/route.ts'
 import type { LocalRepository } from './types.ts'
 
+/** So many tags come at once; who wants more follows the Link. */
+const MAX_TAGS = 10_000
+/** Referrers that come at once: a page stays well below the 4 MiB that clients take. */
+const MAX_REFERRERS_BYTES = 2 ** 20
+
 /** Answers `tags/list` of a local repository: in the order of their bytes, `n` at a time, after `last`. */
 export function createServeLocalTags(parts: { repository: LocalRepository }) {
   const { repository } = parts
@@ -14,7 +19,7 @@ export function createServeLocalTags(parts: { repository: LocalRepository }) {
     if (given !== null && !/^\d{1,9}$/.test(given)) {
       throw new ShoalError('USAGE', 'n is not a number of tags')
     }
-    const n = given === null ? Number.POSITIVE_INFINITY : Number(given)
+    const n = Math.min(MAX_TAGS, given === null ? MAX_TAGS : Number(given))
     const tags: string[] = []
     for await (const tag of repository.tags(name, page.query.get('last') ?? undefined)) {
       // A manifest may have been deleted elsewhere while the tag was written.
@@ -26,19 +31,22 @@ export function createServeLocalTags(parts: { repository: LocalRepository }) {
       throw new ShoalError('NOT_FOUND', `nothing was pushed to local/${name}`)
     }
     const shown = tags.slice(0, Math.min(n, tags.length))
-    const query = new URLSearchParams({ n: String(n), last: shown.at(-1) ?? '' })
-    if (page.ns !== undefined) query.set('ns', page.ns)
     const more = shown.length > 0 && shown.length < tags.length
     exchange.reply(
       200,
       {
         'Content-Type': 'application/json',
         'X-Shoal-Source': 'local',
-        ...(more ? { Link: `<${page.path}?${query}>; rel="next"` } : {}),
+        ...(more ? nextLink(page, { n: String(n), last: shown.at(-1) ?? '' }) : {}),
       },
       Buffer.from(JSON.stringify({ name: nameShown(name, page), tags: shown })),
     )
   }
+}
+
+function nextLink(page: Page, query: Record<string, string>): { Link: string } {
+  const whole = new URLSearchParams({ ...query, ...(page.ns === undefined ? {} : { ns: page.ns }) })
+  return { Link: `<${page.path}?${whole}>; rel="next"` }
 }
 
 /** As the client wrote it, which is what its path says. */
@@ -51,25 +59,36 @@ export function createServeLocalReferrers(parts: { repository: LocalRepository }
   const { repository } = parts
   return async (exchange: Exchange, { ref }: Ask, subject: Digest, page: Page): Promise<void> => {
     const wanted = page.query.get('artifactType')
+    const after = page.query.get('last') ?? undefined
     const manifests: Record<string, unknown>[] = []
-    for await (const [digest, manifest] of repository.manifests(ref.repository)) {
+    let last: Digest | undefined
+    let bytes = 0
+    let more = false
+    for await (const [digest, manifest] of repository.manifests(ref.repository, after)) {
       if (manifest.subject !== subject) continue
       const { mediaType, size, artifactType, annotations } = manifest
       if (wanted !== null && artifactType !== wanted) continue
-      manifests.push({
+      more = bytes > MAX_REFERRERS_BYTES
+      if (more) break
+      const descriptor = {
         mediaType,
         digest,
         size,
         ...(artifactType === undefined ? {} : { artifactType }),
         ...(annotations === undefined ? {} : { annotations }),
-      })
+      }
+      manifests.push(descriptor)
+      bytes += JSON.stringify(descriptor).length
+      last = digest
     }
+    const filter = wanted === null ? {} : { artifactType: wanted }
     exchange.reply(
       200,
       {
         'Content-Type': OCI_INDEX,
         'X-Shoal-Source': 'local',
         ...(wanted === null ? {} : { 'OCI-Filters-Applied': 'artifactType' }),
+        ...(more && last !== undefined ? nextLink(page, { ...filter, last }) : {}),
       },
       Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: OCI_INDEX, manifests })),
     )

@@ -62,10 +62,11 @@ export function createLocalRepository(parts: {
     async manifest(name, digest) {
       return readManifestRecord((await records.get(manifestKey(name, digest)))?.value)
     },
-    async *manifests(name) {
+    async *manifests(name, after) {
       const prefix = `manifest/${name}@`
       for await (const { key, value } of records.entries(prefix)) {
         const digest = readDigest(key.slice(prefix.length))
+        if (digest !== undefined && after !== undefined && digest <= after) continue
         const manifest = readManifestRecord(value)
         if (digest !== undefined && manifest !== undefined) yield [digest, manifest]
       }

@@ -13,6 +13,7 @@ export interface LocalManifest {
   /** Of the manifest, else of its config: what referrers are told apart by. */
   artifactType?: string
   subject?: Digest
+  /** Of those with a subject. */
   annotations?: Record<string, string>
   /** Manifests that it lists. */
   manifests: Digest[]
@@ -43,7 +44,8 @@ export interface LocalRepository {
   /** By name, those after `after`. */
   tags(repository: string, after?: string): AsyncIterable<LocalTag>
   manifest(repository: string, digest: Digest): Promise<LocalManifest | undefined>
-  manifests(repository: string): AsyncIterable<[digest: Digest, manifest: LocalManifest]>
+  /** By digest, those after `after`. */
+  manifests(repository: string, after?: string): AsyncIterable<[digest: Digest, manifest: LocalManifest]>
   /** A blob's size, where it is part of the repository. */
   link(repository: string, digest: Digest): Promise<number | undefined>
   /** Something was pushed there and not all of it deleted. */

@@ -1,6 +1,6 @@
 import { parseDigest } from '../../base/index.ts'
 import type { Manager } from '../../manager/types.ts'
-import type { LocalRepository } from '../local/index.ts'
+import type { LocalRepository, Present } from '../local/index.ts'
 import type { Exchange } from '../registry/exchange.ts'
 import { refusal } from '../registry/failure.ts'
 import { LOCAL_HOST } from '../registry/names.ts'
@@ -14,11 +14,12 @@ type UploadRoute = Extract<Route, { type: 'uploads' | 'upload' }>
 /** Answers what the distribution spec has under `blobs/uploads/`. */
 export function createServeUploads(parts: {
   manager: Pick<Manager, 'ingest'>
-  repository: LocalRepository
+  repository: Pick<LocalRepository, 'putLink'>
+  present: Present
   uploads: Uploads
   holding: Holding
 }): (exchange: Exchange, route: UploadRoute) => Promise<void> {
-  const { manager, repository, uploads, holding } = parts
+  const { manager, repository, present, uploads, holding } = parts
 
   /** Where the upload goes on; relative, as only the client knows under which name it reached this node. */
   function locationOf(page: Page, upload: Upload): string {
@@ -67,7 +68,7 @@ export function createServeUploads(parts: {
     const from = page.query.get('from')
     if (from === null) return false
     const source = parseUpstream(from.split('/'), page.ns, 'docker.io')
-    const size = source.host === LOCAL_HOST ? await repository.link(source.repository, digest) : undefined
+    const size = source.host === LOCAL_HOST ? await present(source.repository, digest) : undefined
     if (size === undefined) return false
     holding.add(digest)
     await repository.putLink(name, digest, size, exchange.signal)

@@ -1,11 +1,12 @@
 import { type Digest, isDigest } from '../../base/index.ts'
 import { type LocalManifest, type Part, readAnnotations } from '../local/index.ts'
 import { refusal } from '../registry/failure.ts'
+import { parseJson } from '../registry/json.ts'
 import { cleanMediaType, isIndexType, isManifestType } from '../registry/media.ts'
 
 /** Descriptors that a manifest may have: an index of every platform there is needs some dozens, an image some hundreds. */
 const MAX_PARTS = 1000
-/** Annotations are shared with every node of the cluster. */
+/** Annotations of a referrer are shared with every node of the cluster, as its list shows them. */
 const MAX_ANNOTATIONS = 16 * 1024
 
 /** A manifest as it was pushed, strictly read. */
@@ -29,7 +30,7 @@ export function readDocument(bytes: Buffer, contentType: string | undefined): Do
   const blobs = index ? [] : [...config(json, mediaType), ...layers(json)]
   if (listed.length + blobs.length > MAX_PARTS) throw invalid(`it names more than ${MAX_PARTS} parts`)
   const subject = json.subject === undefined ? undefined : descriptor(json.subject, 'subject').digest
-  const annotations = annotationsOf(json)
+  const annotations = annotationsOf(json, subject !== undefined)
   const artifactType = artifactTypeOf(json)
   const isManifest = ({ mediaType: type }: Descriptor): boolean => isManifestType(type)
   const parts = [...blobs.filter(({ foreign }) => !foreign), ...listed.filter((one) => !isManifest(one))]
@@ -51,9 +52,11 @@ interface Descriptor extends Part {
 
 function parse(bytes: Buffer): Json {
   try {
-    const value: unknown = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+    const value: unknown = parseJson(bytes, (text) => new TextDecoder('utf-8', { fatal: true }).decode(text))
     if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Json
-  } catch {}
+  } catch (error) {
+    if (error instanceof RangeError) throw invalid(`it has ${error.message}`)
+  }
   throw invalid('it is no JSON object')
 }
 
@@ -107,11 +110,13 @@ function descriptor(value: unknown, what: string): Descriptor {
   return { digest: digest as Digest, size: size as number, mediaType, foreign }
 }
 
-function annotationsOf(json: Json): Record<string, string> | undefined {
+/** Those of a referrer; of anything else they only have to be right. */
+function annotationsOf(json: Json, referrer: boolean): Record<string, string> | undefined {
   if (json.annotations === undefined || json.annotations === null) return undefined
   const annotations = readAnnotations(json.annotations)
   if (!annotations) throw invalid('annotations are no map of texts')
-  if (JSON.stringify(annotations).length > MAX_ANNOTATIONS) {
+  if (!referrer) return undefined
+  if (Buffer.byteLength(JSON.stringify(annotations)) > MAX_ANNOTATIONS) {
     throw invalid(`annotations of more than ${MAX_ANNOTATIONS} bytes`)
   }
   return annotations

@@ -4,7 +4,7 @@ import type { BlockStore } from '../../blockstore/types.ts'
 import type { Storing } from '../../manager/storing/types.ts'
 import type { Manager, Origin } from '../../manager/types.ts'
 import type { Images } from '../images.ts'
-import type { LocalRepository } from '../local/index.ts'
+import type { LocalRepository, Present } from '../local/index.ts'
 import type { Exchange } from '../registry/exchange.ts'
 import { refusal } from '../registry/failure.ts'
 import { LOCAL_HOST } from '../registry/names.ts'
@@ -13,6 +13,7 @@ import { createServeUploads } from './blobs.ts'
 import { createHolding } from './holding.ts'
 import { type AckPolicy, createKeeping } from './keeping.ts'
 import { createPutManifest, imageName } from './manifests.ts'
+import { createTurns } from './turns.ts'
 import { createUploads } from './uploads.ts'
 
 export type { AckPolicy } from './keeping.ts'
@@ -42,6 +43,7 @@ export function createPush(parts: {
   store: BlockStore
   storing: Pick<Storing, 'store' | 'forget'>
   repository: LocalRepository
+  present: Present
   elsewhere: (digest: Digest) => Origin
   images: Images
   /** Throws UNAUTHORIZED or DENIED for a client that may not push. */
@@ -57,6 +59,7 @@ export function createPush(parts: {
     store,
     storing,
     repository,
+    present,
     elsewhere,
     images,
     authorize,
@@ -69,9 +72,25 @@ export function createPush(parts: {
   const { dir, maxBlob = MAX_BLOB, maxUploads: most = MAX_UPLOADS } = config
   const uploads = createUploads({ dir, maxBlob, most, log, now })
   const holding = createHolding({ store })
-  const keeping = createKeeping({ manager, store, storing, elsewhere, copies, policy, log })
-  const serveUploads = createServeUploads({ manager, repository, uploads, holding })
-  const putManifest = createPutManifest({ manager, repository, keeping, images })
+  const keeping = createKeeping({
+    manager,
+    store,
+    storing,
+    isAcknowledged,
+    elsewhere,
+    copies,
+    policy,
+    log,
+  })
+  const turns = createTurns()
+  const serveUploads = createServeUploads({ manager, repository, present, uploads, holding })
+  const putManifest = createPutManifest({ manager, repository, keeping, images, turns })
+
+  async function isAcknowledged(image: string): Promise<boolean> {
+    const at = image.indexOf('@')
+    const name = image.slice('local/'.length, at)
+    return (await repository.manifest(name, image.slice(at + 1) as Digest)) !== undefined
+  }
 
   async function remove(exchange: Exchange, route: Route): Promise<void> {
     const { signal } = exchange
@@ -81,8 +100,12 @@ export function createPush(parts: {
       const name = route.ref.repository
       if ('tag' in route) found = await repository.deleteTag(name, route.tag, signal)
       else {
-        found = await repository.deleteManifest(name, route.digest, signal)
-        if (found) await keeping.forget(imageName(name, route.digest))
+        const image = imageName(name, route.digest)
+        found = await turns(image, async () => {
+          const was = await repository.deleteManifest(name, route.digest, signal)
+          if (was) await keeping.forget(image)
+          return was
+        })
       }
     } else throw notPossible(exchange)
     if (!found) throw new ShoalError('NOT_FOUND', 'there is nothing of that name')
@@ -100,14 +123,7 @@ export function createPush(parts: {
   return {
     async start() {
       await uploads.start()
-      await keeping.resume(async (name) => {
-        const at = name.indexOf('@')
-        const manifest = await repository.manifest(
-          name.slice('local/'.length, at),
-          name.slice(at + 1) as Digest,
-        )
-        return manifest !== undefined
-      })
+      await keeping.resume()
     },
     async serve(exchange, route) {
       if (route.type === 'ping') throw notPossible(exchange)

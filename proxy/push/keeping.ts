@@ -27,8 +27,8 @@ export interface Keeping {
   settle(name: string): Promise<void>
   /** It is deleted, or its push failed: nothing needs to be kept of it. */
   forget(name: string): Promise<void>
-  /** Takes up what a run before this one left; `isAcknowledged` tells which pushes came to an end. */
-  resume(isAcknowledged: (name: string) => Promise<boolean>): Promise<void>
+  /** Takes up what a run before this one left. */
+  resume(): Promise<void>
   close(): Promise<void>
 }
 
@@ -36,12 +36,14 @@ export function createKeeping(parts: {
   manager: Pick<Manager, 'open'>
   store: BlockStore
   storing: Pick<Storing, 'store' | 'forget'>
+  /** Tells which pushes came to an end and were not taken back, here or on another node. */
+  isAcknowledged: (name: string) => Promise<boolean>
   elsewhere: (digest: Digest) => Origin
   copies: number
   policy: AckPolicy
   log: Log
 }): Keeping {
-  const { manager, store, storing, elsewhere, copies, policy, log } = parts
+  const { manager, store, storing, isAcknowledged, elsewhere, copies, policy, log } = parts
   /** What has not got its copies yet. */
   const pending = store.records<Pushed>('push.pending')
   const holds = new Map<string, (() => void)[]>()
@@ -93,6 +95,7 @@ export function createKeeping(parts: {
       try {
         await spread(name, image, signal)
         await done(name)
+        if (!(await isAcknowledged(name))) await storing.forget(name)
         return
       } catch (error) {
         if (signal.aborted) return
@@ -140,7 +143,7 @@ export function createKeeping(parts: {
       release(name)
       await storing.forget(name)
     },
-    async resume(isAcknowledged) {
+    async resume() {
       for await (const [name, image] of pending.entries()) {
         hold(name, image)
         if (!(await isAcknowledged(name))) await this.forget(name)

@@ -1,4 +1,4 @@
-import { type Digest, digestOf } from '../../base/index.ts'
+import { type Digest, digestOf, ShoalError } from '../../base/index.ts'
 import type { Manager } from '../../manager/types.ts'
 import type { Images } from '../images.ts'
 import type { LocalManifest, LocalRepository, Part } from '../local/index.ts'
@@ -9,7 +9,14 @@ import { readManifest } from '../registry/manifest.ts'
 import type { Route } from '../registry/route.ts'
 import { type Document, readDocument } from './document.ts'
 import type { Keeping } from './keeping.ts'
-import { receiveAll } from './receiving.ts'
+import { lengthOf, receiveAll } from './receiving.ts'
+import type { Turns } from './turns.ts'
+
+/** Blobs that an index with all its manifests may need: their list is one shared record. */
+const MAX_BLOBS = 1400
+
+/** Manifests that are in memory at the same time have so many bytes together; each is there till it is acknowledged, and more than once. */
+const MAX_AT_ONCE = 2 * MAX_MANIFEST
 
 type ManifestRoute = Extract<Route, { type: 'manifest' }>
 
@@ -22,9 +29,11 @@ export function createPutManifest(parts: {
   repository: LocalRepository
   keeping: Keeping
   images: Pick<Images, 'note'>
+  /** By `imageName`: what a failed push or a deletion takes back must not be what another push has acknowledged. */
+  turns: Turns
 }): (exchange: Exchange, route: ManifestRoute) => Promise<void> {
-  const { manager, repository, keeping, images } = parts
-  const running = new Map<string, Promise<void>>()
+  const { manager, repository, keeping, images, turns } = parts
+  let bytesAtOnce = 0
 
   /** Everything that the manifest names has to be here under this name, in the size that it says. */
   async function check(name: string, document: Document): Promise<void> {
@@ -39,7 +48,7 @@ export function createPutManifest(parts: {
     }
   }
 
-  /** All blobs that the image needs: of an index, those of its manifests, too. */
+  /** All blobs that the image needs: of an index, those of its manifests, too. @throws MANIFEST_INVALID for too many */
   async function blobsOf(name: string, digest: Digest, manifest: LocalManifest): Promise<Part[]> {
     const found = new Map<Digest, number>()
     const take = async (one: Digest, { size, parts: named, manifests }: LocalManifest): Promise<void> => {
@@ -52,19 +61,10 @@ export function createPutManifest(parts: {
       }
     }
     await take(digest, manifest)
-    return [...found].map(([part, size]) => ({ digest: part, size }))
-  }
-
-  /** One push at a time of the same manifest: what a failed one takes back must not be what another has acknowledged. */
-  async function alone(key: string, work: () => Promise<void>): Promise<void> {
-    const before = running.get(key) ?? Promise.resolve()
-    const turn = before.catch(() => {}).then(work)
-    running.set(key, turn)
-    try {
-      await turn
-    } finally {
-      if (running.get(key) === turn) running.delete(key)
+    if (found.size > MAX_BLOBS) {
+      throw refusal(400, 'MANIFEST_INVALID', `the index needs ${found.size} blobs, more than ${MAX_BLOBS}`)
     }
+    return [...found].map(([part, size]) => ({ digest: part, size }))
   }
 
   async function put(
@@ -91,7 +91,7 @@ export function createPutManifest(parts: {
     await keeping.settle(image)
   }
 
-  return async (exchange, route) => {
+  async function accept(exchange: Exchange, route: ManifestRoute): Promise<void> {
     const { request, signal } = exchange
     const name = route.ref.repository
     const bytes = await receiveAll(request, MAX_MANIFEST, signal)
@@ -103,7 +103,7 @@ export function createPutManifest(parts: {
     const document = readDocument(bytes, request.headers['content-type'])
     await check(name, document)
     const manifest = { ...document, size: bytes.length }
-    await alone(`${name}@${digest}`, () => put(exchange, name, digest, manifest, bytes))
+    await turns(imageName(name, digest), () => put(exchange, name, digest, manifest, bytes))
     if ('tag' in route) await repository.putTag(name, route.tag, digest, signal)
     const read = readManifest(bytes, document.mediaType)
     if (read) await images.note(route.ref, digest, read, bytes.length)
@@ -117,6 +117,19 @@ export function createPutManifest(parts: {
       },
       Buffer.alloc(0),
     )
+  }
+
+  return async (exchange, route) => {
+    const bytes = Math.min(MAX_MANIFEST, lengthOf(exchange.request) ?? MAX_MANIFEST)
+    if (bytesAtOnce + bytes > MAX_AT_ONCE) {
+      throw new ShoalError('BUSY', 'too many manifests are being pushed at the same time')
+    }
+    bytesAtOnce += bytes
+    try {
+      await accept(exchange, route)
+    } finally {
+      bytesAtOnce -= bytes
+    }
   }
 }
 

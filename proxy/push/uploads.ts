@@ -94,6 +94,7 @@ export function createUploads(parts: {
   async function write(session: Session, file: FileHandle, body: AsyncIterable<Uint8Array>): Promise<void> {
     let looked = session.size
     for await (const chunk of body) {
+      if (!sessions.has(session.id)) throw gone()
       if (session.size + chunk.byteLength > maxBlob) throw tooLarge(maxBlob)
       if (session.size + chunk.byteLength - looked >= LOOK_EVERY) {
         looked = session.size
@@ -136,6 +137,7 @@ export function createUploads(parts: {
 
   /** One request at a time works on a session. */
   async function alone<T>(session: Session, work: () => Promise<T>): Promise<T> {
+    if (!sessions.has(session.id)) throw gone()
     if (session.busy) {
       throw refusal(409, 'BLOB_UPLOAD_INVALID', 'another request is working on this upload')
     }
@@ -151,6 +153,8 @@ export function createUploads(parts: {
     } finally {
       session.busy = false
       session.usedAt = now()
+      // Cancelled meanwhile: what was written since goes, too.
+      if (!sessions.has(session.id)) await remove(session)
     }
   }
 
@@ -217,13 +221,17 @@ export function createUploads(parts: {
     get(repository, id) {
       const session = sessions.get(id)
       if (session?.repository === repository) return uploadOf(session)
-      throw refusal(404, 'BLOB_UPLOAD_UNKNOWN', 'no such upload: it never was, is done, or has expired')
+      throw gone()
     },
     async close() {
       clearInterval(timer)
       for (const session of [...sessions.values()]) await remove(session)
     },
   }
+}
+
+function gone(): ShoalError {
+  return refusal(404, 'BLOB_UPLOAD_UNKNOWN', 'no such upload: it never was, is done, or has expired')
 }
 
 function tooLarge(maxBlob: number): ShoalError {

@@ -49,6 +49,7 @@ export function createProxy(
     store,
     storing: dependencies.push.storing,
     repository: parts.local,
+    present: parts.present,
     elsewhere: (digest) => manager.elsewhere(digest),
     images: parts.images,
     authorize: dependencies.push.authorize,

@@ -1,4 +1,5 @@
 import { type Digest, isDigest } from '../../base/index.ts'
+import { parseJson } from './json.ts'
 import { cleanMediaType, isManifestType, OCI_INDEX } from './media.ts'
 
 export interface Descriptor {
@@ -26,7 +27,7 @@ type Json = Record<string, unknown>
 export function readManifest(bytes: Buffer, mediaType: string | undefined): Manifest | undefined {
   let json: Json
   try {
-    const value: unknown = JSON.parse(bytes.toString('utf8'))
+    const value: unknown = parseJson(bytes)
     if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined
     json = value as Json
   } catch {

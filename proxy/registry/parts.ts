@@ -1,13 +1,15 @@
-import type { Digest, Log } from '../../base/index.ts'
+import { type Digest, type Log, ShoalError } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/types.ts'
 import type { Manager } from '../../manager/types.ts'
 import { createImages, type Images } from '../images.ts'
 import {
   createLocalPulling,
   createLocalRepository,
+  createPresent,
   createServeLocalReferrers,
   createServeLocalTags,
   type LocalRepository,
+  type Present,
 } from '../local/index.ts'
 import { createPins, type Pins } from '../pins.ts'
 import type { AckPolicy } from '../push/index.ts'
@@ -64,6 +66,7 @@ export interface ProxyParts {
   readonly repair: Repair
   /** What was pushed to this cluster. */
   readonly local: LocalRepository
+  readonly present: Present
   readonly serveBlob: ServeBlob
   readonly serveTags: ReturnType<typeof createServeTags>
   readonly serveReferrers: ReturnType<typeof createServeReferrers>
@@ -122,6 +125,7 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
     copies: localAck === 'quorum' ? localCopies : 1,
   })
   const { elsewhere } = manager
+  const present = createPresent({ repository, holds: (digest) => manager.holds(digest) })
   const local = createLocalPulling({ repository, elsewhere, now })
 
   const gate = gateByHost(mirrored.gate, local.gate)
@@ -145,6 +149,7 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
   })
   const serveTags = createServeTags({ upstream, gate, tags, patienceMs, now })
   const serveReferrers = createServeReferrers({ upstream, gate, links, manifests, patienceMs })
+  const serveBlob = createServeBlob({ manager, store, upstream, head, gate })
   const serveLocalTags = createServeLocalTags({ repository })
   const serveLocalReferrers = createServeLocalReferrers({ repository })
   const defaultHost = config.defaultHost ?? 'docker.io'
@@ -157,7 +162,14 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
     pins: createPins({ store, images, defaultHost, log }),
     repair: createRepair({ store, manager, upstream, images, log }),
     local: repository,
-    serveBlob: createServeBlob({ manager, store, upstream, head, gate }),
+    present,
+    async serveBlob(exchange, ask, digest) {
+      // Clients ask before they upload: a yes has to mean that they need not.
+      if (isLocal(ask.ref) && exchange.head && (await present(ask.ref.repository, digest)) === undefined) {
+        throw new ShoalError('NOT_FOUND', `local/${ask.ref.repository} has no blob ${digest}`)
+      }
+      return serveBlob(exchange, ask, digest)
+    },
     serveTags: (exchange, ask, ...rest) =>
       (isLocal(ask.ref) ? serveLocalTags : serveTags)(exchange, ask, ...rest),
     serveReferrers: (exchange, ask, ...rest) =>

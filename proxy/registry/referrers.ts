@@ -4,6 +4,7 @@ import type { Ask } from './ask.ts'
 import type { Exchange } from './exchange.ts'
 import { isOutage } from './failure.ts'
 import type { Gate } from './gate.ts'
+import { parseJson } from './json.ts'
 import type { Links } from './links.ts'
 import { getList, nextLink } from './lists.ts'
 import type { Manifests } from './manifests.ts'
@@ -99,7 +100,7 @@ function emptyIndex(): Listing['index'] {
 
 function readIndex(body: Buffer): Listing['index'] {
   try {
-    const value: unknown = JSON.parse(body.toString('utf8'))
+    const value: unknown = parseJson(body)
     const { manifests } = value as { manifests?: unknown }
     if (Array.isArray(manifests)) {
       const entries = manifests.filter((entry) => typeof entry === 'object' && entry !== null)

@@ -111,6 +111,7 @@ describe('the configuration', () => {
     await fails({ flags: { listen: ['0.0.0.0:5082'] } }, /^--listen: not a multiaddr/)
     await fails({ flags: { bootstrap: ['10.0.0.1'] } }, /^--bootstrap: not a multiaddr, http/)
     await fails({ flags: { upstream: ['docker.io'] } }, /^--upstream: not of the form HOST=URL/)
+    await fails({ flags: { upstream: ['local=http://x'] } }, /local is the cluster's own registry/)
     await fails({ flags: { upstream: ['docker.io=ftp://x'] } }, /not an http or https URL/)
     await fails({ flags: { upstream: ['docker.io=http://me:secret@x'] } }, /use the config file: docker\.io$/)
     await fails({ flags: { name: 'a b' } }, /^--name: not a name/)

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
 import { mkdir, writeFile } from 'node:fs/promises'
-import { connect } from 'node:net'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { digestOf, ShoalError, silentLog } from '../../base/index.ts'
@@ -15,6 +14,7 @@ import {
   pushNode,
   putManifest,
   raw,
+  talk,
 } from './push-tools.ts'
 import { eventually } from './registry-tools.ts'
 
@@ -80,14 +80,7 @@ describe('pushes that lie', () => {
   test('with an endless body: 413, while it is still coming', async (t) => {
     const node = await pushNode(t, { push: { config: { maxBlob: 2 ** 20 } } })
     const place = await begin(node, NAME)
-    const { hostname, port } = new URL(node.base)
-    const socket = connect(Number(port), hostname)
-    let text = ''
-    socket.on('data', (part) => {
-      text += part.toString('latin1')
-    })
-    socket.on('error', () => {})
-    const closed = new Promise((resolve) => socket.on('close', resolve))
+    const { socket, closed, heard } = talk(node.base)
     socket.write(`PATCH ${place} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n`)
     const chunk = Buffer.concat([Buffer.from('10000\r\n'), bytesOf(65_536), Buffer.from('\r\n')])
     const pour = (): void => {
@@ -95,7 +88,7 @@ describe('pushes that lie', () => {
     }
     pour()
     await closed
-    assert.match(text, /^HTTP\/1.1 413 .*"SIZE_INVALID"/s)
+    assert.match(heard(), /^HTTP\/1.1 413 .*"SIZE_INVALID"/s)
     assert.deepEqual(await leftOf(node), [])
     const long = { 'Content-Length': String(2 ** 40) }
     const said = `POST /v2/${NAME}/blobs/uploads/?digest=${OTHER} HTTP/1.1\r\nHost: x\r\nContent-Length: ${long['Content-Length']}\r\n\r\n`
@@ -148,6 +141,18 @@ describe('pushes that are too much', () => {
     assert.deepEqual(await leftOf(node), [])
   })
 
+  test('large manifests at once: so many, then 429', async (t) => {
+    const node = await pushNode(t)
+    const path = `/v2/${NAME}/manifests/v1`
+    const slow = Array.from({ length: 2 }, () => talk(node.base))
+    for (const { socket } of slow) {
+      socket.write(`PUT ${path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n`)
+    }
+    await eventually('there is no room', async () => (await putManifest(node, NAME, 'v1', {})).status === 429)
+    for (const { socket } of slow) socket.destroy()
+    await eventually('there is again', async () => (await putManifest(node, NAME, 'v1', {})).status === 400)
+  })
+
   test('an upload of one repository is none of another', async (t) => {
     const node = await pushNode(t)
     const place = await begin(node, NAME)
@@ -157,9 +162,7 @@ describe('pushes that are too much', () => {
   test('two requests at once on one upload: the second is refused', async (t) => {
     const node = await pushNode(t)
     const place = await begin(node, NAME)
-    const { hostname, port } = new URL(node.base)
-    const socket = connect(Number(port), hostname)
-    socket.on('error', () => {})
+    const { socket } = talk(node.base)
     socket.write(`PATCH ${place} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc`)
     await eventually('it writes', async () => (await node.get(place)).headers.range === '0-2')
     assertRefused(await node.get(place, {}, 'PATCH', bytesOf(10)), 409, 'BLOB_UPLOAD_INVALID')
@@ -169,6 +172,19 @@ describe('pushes that are too much', () => {
       'it goes on',
       async () => (await node.get(place, range, 'PATCH', bytesOf(10))).status === 202,
     )
+  })
+
+  test('an upload given up while its bytes come: they stop, and nothing is left', async (t) => {
+    const node = await pushNode(t)
+    const place = await begin(node, NAME)
+    const { socket, closed, heard } = talk(node.base)
+    socket.write(`PATCH ${place} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc`)
+    await eventually('it writes', async () => (await node.get(place)).headers.range === '0-2')
+    assert.equal((await node.get(place, {}, 'DELETE')).status, 204)
+    socket.write('def')
+    await closed
+    assert.match(heard(), /^HTTP\/1.1 404 .*"BLOB_UPLOAD_UNKNOWN"/s)
+    assert.deepEqual(await leftOf(node), [])
   })
 
   test('a disk without room: 507, and the upload goes', async (t) => {

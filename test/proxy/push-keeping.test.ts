@@ -101,6 +101,28 @@ describe('under quorum', () => {
     assert.equal((await node.get(`/v2/${NAME}/manifests/v1`)).status, 200)
   })
 
+  test('a deletion waits for a push of the same manifest, so that what is acknowledged is kept', async (t) => {
+    const fake = fakeStoring()
+    const node = await pushNode(t, { push: { storing: fake.storing } })
+    const image = await pushImage(node, NAME, 'v1')
+    const gate = Promise.withResolvers<void>()
+    fake.gate = gate.promise
+    const path = `/v2/${NAME}/manifests/${image.digest}`
+    const pushing = putManifest(node, NAME, image.digest, image.bytes)
+    await eventually('it is being copied', () => fake.asked === 2)
+    let deleted = false
+    const deleting = node.get(path, {}, 'DELETE').finally(() => {
+      deleted = true
+    })
+    await new Promise((resolve) => setTimeout(resolve, 50))
+    assert.equal(deleted, false)
+    gate.resolve()
+    assert.equal((await pushing).status, 201)
+    assert.equal((await deleting).status, 202)
+    assert.equal((await node.get(path)).status, 404)
+    assert.equal(fake.stored.size, 0)
+  })
+
   test('deleting a manifest lets the site forget it', async (t) => {
     const fake = fakeStoring()
     const node = await pushNode(t, { push: { storing: fake.storing } })
@@ -129,6 +151,22 @@ describe('under local-first', () => {
     gate.resolve()
     await eventually('it has its copies', async () => (await pendingOf(node)).length === 0)
     assert.ok(fake.stored.has(`${NAME}@${image.digest}`))
+  })
+
+  test('what is deleted on another node before it has its copies is not kept', async (t) => {
+    const site = createSite()
+    const fake = fakeStoring()
+    const gate = Promise.withResolvers<void>()
+    fake.gate = gate.promise
+    const node = await pushNode(t, { site, config, push: { storing: fake.storing } })
+    const other = await pushNode(t, { site, id: 'other', push: { storing: fake.storing } })
+    const image = await pushImage(node, NAME, 'v1')
+    await eventually('it is being copied', () => fake.asked === 1)
+    const path = `/v2/${NAME}/manifests/${image.digest}`
+    assert.equal((await other.get(path, {}, 'DELETE')).status, 202)
+    gate.resolve()
+    await eventually('it is done', async () => (await pendingOf(node)).length === 0)
+    await eventually('nothing is kept', () => fake.stored.size === 0)
   })
 
   test('what was not copied when the node ended is copied after its start; what was not acknowledged is forgotten', async (t) => {

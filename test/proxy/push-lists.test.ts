@@ -92,6 +92,30 @@ describe('what was pushed is found', () => {
     assertRefused(await node.get(`/v2/${NAME}/referrers/sha256:x`), 400, 'DIGEST_INVALID')
   })
 
+  test('referrers that are too many for one answer come in pages', async (t) => {
+    const node = await pushNode(t)
+    const image = await pushImage(node, NAME, 'v1')
+    const subject = described(image.bytes, OCI_MANIFEST)
+    const index = { schemaVersion: 2, mediaType: OCI_INDEX, manifests: [], subject, artifactType: 'a/b' }
+    const pushed: unknown[] = []
+    for (let i = 0; i < 90; i++) {
+      const annotations = { 'org.example.much': `${i}`.padEnd(15_000) }
+      const answer = await putManifest(node, NAME, `t${i}`, { ...index, annotations }, OCI_INDEX)
+      pushed.push(answer.headers['docker-content-digest'])
+    }
+    const pages: unknown[][] = []
+    const first = `/v2/${NAME}/referrers/${image.digest}?artifactType=a%2Fb`
+    for (let path: string | undefined = first; path !== undefined; ) {
+      const page = await node.get(path)
+      assert.ok(page.body.length < 2 ** 21)
+      assert.equal(page.headers['oci-filters-applied'], 'artifactType')
+      pages.push((page.json().manifests as { digest: string }[]).map(({ digest }) => digest))
+      path = /^<([^>]+)>; rel="next"$/.exec(String(page.headers.link))?.[1]
+    }
+    assert.equal(pages.length, 2)
+    assert.deepEqual(pages.flat(), pushed.sort())
+  })
+
   test('on every node of the cluster under the same name, from what the pushed-to node has', async (t) => {
     const site = createSite()
     const a = await pushNode(t, { site, id: 'a' })

@@ -91,6 +91,7 @@ describe('manifests are pushed', () => {
     await refused(Buffer.from('{'))
     await refused(Buffer.from([0x7b, 0xff, 0x7d]))
     await refused(Buffer.from('[]'))
+    await refused(Buffer.from(`{"a":${'['.repeat(2e6)}${']'.repeat(2e6)}}`))
     await refused({})
     await refused({ ...manifest, schemaVersion: 1 })
     await refused({ ...manifest, layers: 'none' })
@@ -98,7 +99,8 @@ describe('manifests are pushed', () => {
     await refused({ ...manifest, layers: [{ digest, size: -1, mediaType: LAYER }] })
     await refused({ ...manifest, config: undefined })
     await refused({ ...manifest, annotations: { a: 1 } })
-    await refused({ ...manifest, annotations: { a: 'x'.repeat(20_000) } })
+    const subject = described(Buffer.alloc(0), OCI_MANIFEST)
+    await refused({ ...manifest, subject, annotations: { a: 'x'.repeat(20_000) } })
     await refused({ ...manifest, manifests: [] })
     await refused({ ...manifest, subject: 'sha256:0' })
     await refused({ ...manifest, layers: Array.from({ length: 2000 }, () => described(bytes, LAYER)) })
@@ -111,6 +113,25 @@ describe('manifests are pushed', () => {
     assertRefused(await putManifest(node, NAME, '-bad-tag', bytes), 404, 'NAME_UNKNOWN')
   })
 
+  test('an index of more blobs than a record has room for is refused', async (t) => {
+    const node = await pushNode(t)
+    const { local } = node.proxy.parts
+    const manifests = []
+    for (const half of ['a', 'b']) {
+      const { bytes, digest } = await pushImage(node, NAME, half)
+      manifests.push(described(bytes, OCI_MANIFEST))
+      const record = await local.manifest('app', digest)
+      assert.ok(record)
+      const parts = Array.from({ length: 725 }, (_, i) => ({
+        digest: digestOf(Buffer.from(half + i)),
+        size: 1,
+      }))
+      await local.putManifest('app', digest, { ...record, parts }, AbortSignal.timeout(5000))
+    }
+    const index = { schemaVersion: 2, mediaType: OCI_INDEX, manifests }
+    assertRefused(await putManifest(node, NAME, 'all', index, OCI_INDEX), 400, 'MANIFEST_INVALID')
+  })
+
   test('one of up to 4 MiB, no more', async (t) => {
     const node = await pushNode(t)
     const { manifest } = await pushImage(node, NAME, 'v1')
@@ -118,6 +139,8 @@ describe('manifests are pushed', () => {
       const text = JSON.stringify({ ...manifest, padding: '' })
       return Buffer.from(JSON.stringify({ ...manifest, padding: 'x'.repeat(size - text.length) }))
     }
+    const annotations = { 'org.example.much': 'x'.repeat(2 ** 20) }
+    assert.equal((await putManifest(node, NAME, 'annotated', { ...manifest, annotations })).status, 201)
     const most = 4 * 2 ** 20
     assert.equal((await putManifest(node, NAME, 'large', padded(most))).status, 201)
     assertRefused(await putManifest(node, NAME, 'larger', padded(most + 1)), 413, 'SIZE_INVALID')

@@ -104,6 +104,19 @@ export function assertRefused(answer: Answer, status: number, code: string): voi
   assert.match(String(answer.headers['content-type']), /^application\/json/)
 }
 
+/** A connection to send on as slowly or as long as a test likes. */
+export function talk(base: string) {
+  const { hostname, port } = new URL(base)
+  const socket = connect(Number(port), hostname)
+  let text = ''
+  socket.on('data', (part) => {
+    text += part.toString('latin1')
+  })
+  socket.on('error', () => {})
+  const closed = new Promise((resolve) => socket.on('close', resolve))
+  return { socket, closed, heard: () => text }
+}
+
 /** Files of uploads that are there. */
 export function leftOf(on: Node): Promise<string[]> {
   return readdir(join(on.dir, 'uploads'))

@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { digestOf } from '../../base/index.ts'
-import { assertRefused, begin, bytesOf, leftOf, locationOf, pushBlob, pushNode } from './push-tools.ts'
+import {
+  assertRefused,
+  begin,
+  bytesOf,
+  leftOf,
+  locationOf,
+  pushBlob,
+  pushImage,
+  pushNode,
+} from './push-tools.ts'
 
 const NAME = 'local/team/app'
 
@@ -132,6 +141,28 @@ describe('blobs are pushed', () => {
       else assert.equal(answer.status, 202, query)
     }
     assertRefused(await node.get(`/v2/local/other/blobs/${digest}`), 404, 'BLOB_UNKNOWN')
+  })
+
+  test('a blob that was evicted and that no manifest names has to be uploaded again', async (t) => {
+    const node = await pushNode(t)
+    const loose = await pushBlob(node, NAME, bytesOf(1000))
+    const { manifest, layer } = await pushImage(node, NAME, 'v1')
+    const kept = digestOf(layer)
+    const head = (digest: string) => node.get(`/v2/${NAME}/blobs/${digest}`, {}, 'HEAD')
+    const mount = (digest: string) =>
+      node.get(`/v2/local/other/blobs/uploads/?mount=${digest}&from=${NAME}`, {}, 'POST')
+    assert.equal((await head(loose)).status, 200)
+    for (const digest of [loose, kept]) node.manager.contents.delete(digest)
+    assert.equal((await head(loose)).status, 404)
+    assert.equal((await mount(loose)).status, 202)
+    // The site keeps what a manifest names, if not here.
+    const answer = await head(kept)
+    assert.equal(answer.status, 200)
+    assert.equal(answer.headers['content-length'], '3000')
+    assert.equal((await mount(kept)).status, 201)
+    const digest = digestOf(Buffer.from(JSON.stringify(manifest)))
+    assert.equal((await node.get(`/v2/${NAME}/manifests/${digest}`, {}, 'DELETE')).status, 202)
+    assert.equal((await head(kept)).status, 404)
   })
 
   test('under ?ns=local, with the same in every Location', async (t) => {
