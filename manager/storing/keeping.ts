@@ -5,6 +5,7 @@ import { isEmpty, without } from './bits.ts'
 import type { Catalog, WantedBlob } from './catalog.ts'
 import { type Layout, sharesOf } from './layout.ts'
 import type { Holding } from './messages.ts'
+import { offered } from './offered.ts'
 import type { Peers } from './peers.ts'
 import { spread } from './spreading.ts'
 import type { Taking } from './taking.ts'
@@ -12,7 +13,7 @@ import type { Repaired } from './types.ts'
 
 /** Changes come in crowds. */
 const SETTLE_MS = 500
-/** What did not work is tried again after so long, and all is looked at anew after so long. */
+/** What did not work is tried again after so long, then after twice as long and so on; all is looked at anew after FULL_MS. */
 const AGAIN_MS = 15_000
 const FULL_MS = 10 * 60_000
 const WATCH_MS = 1000
@@ -48,6 +49,7 @@ export function createKeeping(deps: {
   const orphans = new Map<Digest, number>()
   let running: Promise<unknown> = Promise.resolve()
   let dueAt = performance.now() + SETTLE_MS
+  let againMs = AGAIN_MS
   let state = ''
 
   async function ask(digests: readonly Digest[], signal: AbortSignal): Promise<Map<PeerId, Holding[]>> {
@@ -72,6 +74,7 @@ export function createKeeping(deps: {
       (blob) => !blob.pending && blob.size > 0 && layout.keeperOf(blob.digest) === self,
     )
     if (own.length > 0) {
+      await offered({ layout, catalog, signal })
       const nodes = layout.weigh(wanted, catalog.offers(), layout.counts)
       const answers = await ask(
         own.map((blob) => blob.digest),
@@ -83,7 +86,7 @@ export function createKeeping(deps: {
         total.copied += done.copied
         total.bytes += done.bytes
         total.lost += done.lost
-        if (!done.whole) total.again = true
+        if (done.open) total.again = true
       }
       function see(blob: WantedBlob, holdings: Map<PeerId, Holding>) {
         const shares = sharesOf(blob, nodes)
@@ -113,19 +116,25 @@ export function createKeeping(deps: {
     const turn = running.then(async () => {
       if (closing.signal.aborted) throw new ShoalError('ABORTED', 'closing')
       const { again, ...done } = await look(AbortSignal.any([signal, closing.signal]), paced)
-      // Absent nodes' shares count as not done: then it is only looked at as often as everything is.
-      dueAt = Math.min(dueAt, performance.now() + (again ? AGAIN_MS : FULL_MS))
+      if (!again || done.copied > 0) againMs = AGAIN_MS
+      dueAt = Math.min(dueAt, performance.now() + (again ? againMs : FULL_MS))
+      againMs = Math.min(2 * againMs, FULL_MS)
       return done
     })
     running = turn.catch(() => {})
     return turn
   }
 
+  function kick(): void {
+    againMs = AGAIN_MS
+    dueAt = Math.min(dueAt, performance.now() + SETTLE_MS)
+  }
+
   const watch = setInterval(() => {
     const now = layout.state(catalog.offers())
     if (now !== state) {
       state = now
-      dueAt = Math.min(dueAt, performance.now() + SETTLE_MS)
+      kick()
     }
     if (performance.now() < dueAt) return
     dueAt = Number.POSITIVE_INFINITY
@@ -135,10 +144,6 @@ export function createKeeping(deps: {
     })
   }, WATCH_MS)
   watch.unref()
-
-  const kick = (): void => {
-    dueAt = Math.min(dueAt, performance.now() + SETTLE_MS)
-  }
 
   const stop = catalog.onChange((freed) => {
     kick()
