@@ -24,8 +24,14 @@ export interface Peers {
   release(peer: PeerId, digest: Digest, drop: Uint8Array, signal: AbortSignal): Promise<Holding>
 }
 
-export function createPeers(deps: { self: PeerId; rpc: Rpc; taking: Taking }): Peers {
-  const { self, rpc, taking } = deps
+/** @param keeperOf whom this node believes to see to a blob: nobody else may tell it to give up a share */
+export function createPeers(deps: {
+  self: PeerId
+  rpc: Rpc
+  taking: Taking
+  keeperOf: (digest: Digest) => PeerId
+}): Peers {
+  const { self, rpc, taking, keeperOf } = deps
 
   rpc.handle('copies.have', async (_peer, body) =>
     packHoldings(await Promise.all(readDigests(body).map((digest) => taking.holding(digest)))),
@@ -33,9 +39,11 @@ export function createPeers(deps: { self: PeerId; rpc: Rpc; taking: Taking }): P
   rpc.handle('copies.take', async (_peer, body, signal) =>
     packHoldings([await taking.take(readTake(body), signal)]),
   )
-  rpc.handle('copies.release', async (_peer, body) => {
+  rpc.handle('copies.release', async (peer, body) => {
     const { digest, drop } = readRelease(body)
-    return packHoldings([await taking.release(digest, drop)])
+    // While a site parts or meets, two may take themselves for the keeper: each would count on what the other lets go.
+    const obeyed = keeperOf(digest) === peer
+    return packHoldings([await (obeyed ? taking.release(digest, drop) : taking.holding(digest))])
   })
 
   const one = (answer: unknown): Holding => readHoldings(answer, 1)[0]!
