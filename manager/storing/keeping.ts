@@ -17,6 +17,8 @@ const SETTLE_MS = 500
 const AGAIN_MS = 15_000
 const FULL_MS = 10 * 60_000
 const WATCH_MS = 1000
+/** The record that frees a blob may come before the one that wants it again: they are in no order. */
+const FREED_MS = 10_000
 const HEAL_MS = 500
 
 /** Sees to the copies of the stored blobs that this node coordinates, whenever something changes. */
@@ -47,6 +49,7 @@ export function createKeeping(deps: {
   const closing = new AbortController()
   const healing = new Set<Digest>()
   const orphans = new Map<Digest, number>()
+  const freed = new Map<Digest, number>()
   let running: Promise<unknown> = Promise.resolve()
   let dueAt = performance.now() + SETTLE_MS
   let againMs = AGAIN_MS
@@ -131,6 +134,7 @@ export function createKeeping(deps: {
   }
 
   const watch = setInterval(() => {
+    dropFreed()
     const now = layout.state(catalog.offers())
     if (now !== state) {
       state = now
@@ -145,14 +149,21 @@ export function createKeeping(deps: {
   }, WATCH_MS)
   watch.unref()
 
-  const stop = catalog.onChange((freed) => {
+  const stop = catalog.onChange((digests) => {
     kick()
-    for (const digest of freed) {
+    for (const digest of digests) freed.set(digest, performance.now() + FREED_MS)
+  })
+
+  function dropFreed(): void {
+    for (const [digest, at] of freed) {
+      if (performance.now() < at) continue
+      freed.delete(digest)
+      if (catalog.blob(digest)) continue
       taking
         .forget(digest)
         .catch((error) => log.warn({ digest, error: String(error) }, 'letting go a share failed'))
     }
-  })
+  }
 
   /** True when nothing of this node's share is missing any more. */
   async function heal(digest: Digest): Promise<boolean> {
