@@ -178,16 +178,17 @@ export function createKeeping(deps: {
     return isEmpty(without(kept, after.here))
   }
 
-  function healIn(digest: Digest, ms: number): void {
+  function healIn(digest: Digest, ms: number, thenMs = AGAIN_MS): void {
     if (!catalog.blob(digest) || healing.has(digest) || closing.signal.aborted) return
     healing.add(digest)
     const run = async (): Promise<void> => {
+      if (closing.signal.aborted) return
       const whole = await heal(digest).catch((error) => {
-        log.warn({ digest, error: String(error) }, 'repairing a share failed')
+        if (!closing.signal.aborted) log.warn({ digest, error: String(error) }, 'repairing a share failed')
         return false
       })
       healing.delete(digest)
-      if (!whole) healIn(digest, AGAIN_MS)
+      if (!whole) healIn(digest, thenMs, Math.min(2 * thenMs, FULL_MS))
     }
     setTimeout(() => void run(), ms).unref()
   }
