@@ -33,9 +33,14 @@ export function createPeers(deps: {
 }): Peers {
   const { self, rpc, taking, keeperOf } = deps
 
-  rpc.handle('copies.have', async (_peer, body) =>
-    packHoldings(await Promise.all(readDigests(body).map((digest) => taking.holding(digest)))),
-  )
+  /** One after the other: the names of a large blob's blocks take megabytes while they are counted. */
+  async function own(digests: readonly Digest[]): Promise<Holding[]> {
+    const holdings: Holding[] = []
+    for (const digest of digests) holdings.push(await taking.holding(digest))
+    return holdings
+  }
+
+  rpc.handle('copies.have', async (_peer, body) => packHoldings(await own(readDigests(body))))
   rpc.handle('copies.take', async (_peer, body, signal) =>
     packHoldings([await taking.take(readTake(body), signal)]),
   )
@@ -53,7 +58,7 @@ export function createPeers(deps: {
       const all: Holding[] = []
       for (let at = 0; at < digests.length; at += PAGE) {
         const page = digests.slice(at, at + PAGE)
-        if (peer === self) all.push(...(await Promise.all(page.map((digest) => taking.holding(digest)))))
+        if (peer === self) all.push(...(await own(page)))
         else {
           const answer = await rpc.request(
             peer,
