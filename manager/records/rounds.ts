@@ -3,13 +3,16 @@ import type { Membership, PeerId } from '../types.ts'
 import { livePeers } from './roll.ts'
 import type { Sync } from './sync.ts'
 
-/** So many of those who appear together are asked; who is left out of a large site learns from the next round. */
+/**
+ * So many of those who appear together are asked, and about so many ask one who appears; who is left out of a large site
+ * learns from the next round.
+ */
 const NEWCOMERS = 4
 
 export interface Timing {
   /** After a change of the members. */
   settleMs: number
-  /** Before a peer that missed a write, or did not answer, is asked again. */
+  /** Before a peer that missed a write, or did not answer, is asked again; doubled each time in vain, up to `everyMs`. */
   retryMs: number
   /** Between comparisons with a random live member. */
   everyMs: number
@@ -39,6 +42,9 @@ export function createRounds(deps: {
   const { members, sync, chores, onMembers, timing, log, random } = deps
   const due = new Set<PeerId>()
   const timers = new Set<NodeJS.Timeout>()
+  const retrying = new Set<PeerId>()
+  /** Of peers that did not answer: when the next try in vain is followed by another. */
+  const waits = new Map<PeerId, number>()
   const closing = new AbortController()
   let present = new Set<PeerId>()
   let settling = false
@@ -71,9 +77,13 @@ export function createRounds(deps: {
     for (const peer of due) {
       due.delete(peer)
       if (closing.signal.aborted) return
-      if (!livePeers(members).includes(peer)) continue
+      if (!livePeers(members).includes(peer)) {
+        waits.delete(peer)
+        continue
+      }
       try {
         const { taken, given, refused } = await sync.with(peer, closing.signal)
+        waits.delete(peer)
         if (taken + given > 0) log.debug({ peer, taken, given }, 'shared records compared')
         if (refused > 0) {
           log.warn(
@@ -90,7 +100,14 @@ export function createRounds(deps: {
   }
 
   function missed(peer: PeerId): void {
-    after(timing.retryMs, () => ask([peer]))
+    if (retrying.has(peer)) return
+    retrying.add(peer)
+    const ms = waits.get(peer) ?? timing.retryMs
+    waits.set(peer, Math.min(2 * ms, Math.max(timing.retryMs, timing.everyMs)))
+    after(ms, () => {
+      retrying.delete(peer)
+      ask([peer])
+    })
   }
 
   function look(): void {
@@ -99,9 +116,12 @@ export function createRounds(deps: {
     const now = livePeers(members)
     const before = present
     present = new Set(now)
+    const fresh = now.filter((peer) => !before.has(peer))
+    // Not all at once: each would give a new node the whole table. Who just started meets only newcomers, and asks some.
+    const chance = before.size === 0 ? 1 : NEWCOMERS / now.length
     ask(
       pick(
-        now.filter((peer) => !before.has(peer)),
+        fresh.filter(() => random() < chance),
         NEWCOMERS,
       ),
     )

@@ -5,11 +5,13 @@ import type { Row } from './row.ts'
 import type { Table } from './table.ts'
 
 const TIMEOUT_MS = 5000
+/** Peers that a write is on its way to at a time: each takes the memory of a message, and perhaps a dial. */
+const AT_ONCE = 64
 
 /** Brings a write to the other nodes. */
 export interface Spread {
   /**
-   * Sends to all peers at once; resolves when `needed` of them confirmed, and goes on with the others.
+   * Sends to all peers, 64 at a time; resolves when `needed` of them confirmed, and goes on with the others.
    * @throws NO_QUORUM | ABORTED
    */
   send(
@@ -29,11 +31,7 @@ export function createSpread(deps: {
   const { members, rpc, table, onMissed, log } = deps
 
   rpc.handle('record.put', async (_peer, body) => {
-    let ahead = 0
-    for (const [key, row] of readRows(body)) {
-      if (!(await table.take(key, row))) ahead++
-    }
-    return { ahead }
+    return { ahead: (await table.takeAll(readRows(body))).refused }
   })
 
   return {
@@ -74,9 +72,14 @@ export function createSpread(deps: {
         check()
       }
 
+      const rest = peers.values()
+      async function tellNext(): Promise<void> {
+        for (const peer of rest) await tell(peer)
+      }
+
       const onAbort = (): void => reject(new ShoalError('ABORTED', 'given up', { cause: signal?.reason }))
       signal?.addEventListener('abort', onAbort, { once: true })
-      for (const peer of peers) void tell(peer)
+      for (let lane = 0; lane < AT_ONCE; lane++) void tellNext()
       check()
       try {
         await promise

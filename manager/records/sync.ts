@@ -1,4 +1,4 @@
-import { ShoalError } from '../../base/index.ts'
+import { isShoalError, ShoalError } from '../../base/index.ts'
 import type { PeerId, Rpc } from '../types.ts'
 import { comparePlaces, type Place } from './buckets.ts'
 import {
@@ -15,7 +15,7 @@ import {
   readWanted,
   weigh,
 } from './messages.ts'
-import type { Table } from './table.ts'
+import { MAX_RECORDS, type Table } from './table.ts'
 
 const TIMEOUT_MS = 10_000
 
@@ -68,16 +68,23 @@ export function createSync({ rpc, table }: { rpc: Rpc; table: Table }): Sync {
       const ask = (method: string, body: unknown): Promise<unknown> =>
         rpc.request(peer, method, body, { timeoutMs: TIMEOUT_MS, signal })
       const here = await table.buckets()
+      let full: unknown
+
+      /** A table without room, here or there, does not keep the other one from what it lacks. */
+      const orFull = (work: Promise<void>): Promise<void> =>
+        work.catch((error) => {
+          if (!isShoalError(error, 'STORE_FULL')) throw error
+          full ??= error
+        })
 
       async function take(keys: string[]): Promise<void> {
         for (let at = 0; at < keys.length; ) {
           const { rows, done } = readGot(await ask('record.get', { keys: keys.slice(at) }))
           if (done === 0) throw new ShoalError('PROTOCOL', `${peer} gives no records`)
           at += done
-          for (const [key, row] of rows) {
-            if (await table.take(key, row)) result.taken++
-            else result.refused++
-          }
+          const { taken, refused } = await table.takeAll(rows)
+          result.taken += taken
+          result.refused += refused
         }
       }
 
@@ -103,18 +110,23 @@ export function createSync({ rpc, table }: { rpc: Rpc; table: Table }): Sync {
       }
 
       const buckets = here.differing(readDigests(await ask('record.digests', {})))
+      let listed = 0
       for (let from: Place | undefined; buckets.length > 0; ) {
         const { keys, next } = readKeys(await ask('record.keys', { buckets, ...(from ? { from } : {}) }))
-        if (next && from && comparePlaces(next, from) <= 0) {
+        listed += 1 + keys.length
+        if (listed > 2 * MAX_RECORDS || (next && from && comparePlaces(next, from) <= 0)) {
           throw new ShoalError('PROTOCOL', `${peer} lists its records without an end`)
         }
-        await take(keys.filter(([key, print]) => here.fingerprint(key) !== print).map(([key]) => key))
+        await orFull(take(keys.filter(([key, print]) => here.fingerprint(key) !== print).map(([key]) => key)))
         const theirs = new Map(keys)
         const mine = [...here.walk(buckets, { from, to: next })]
-        await give(mine.filter(([[, key], print]) => theirs.get(key) !== print).map(([[, key]]) => key))
+        await orFull(
+          give(mine.filter(([[, key], print]) => theirs.get(key) !== print).map(([[, key]]) => key)),
+        )
         if (!next) break
         from = next
       }
+      if (full) throw full
       return result
     },
   }

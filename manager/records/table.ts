@@ -1,4 +1,4 @@
-import { type Log, ShoalError } from '../../base/index.ts'
+import { isShoalError, type Log, ShoalError } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 import { type Buckets, createBuckets } from './buckets.ts'
 import type { Clock } from './clock.ts'
@@ -8,7 +8,7 @@ import type { SharedRecord } from './types.ts'
 /** A deletion is remembered so long: a node that was away for longer may bring back what it had. */
 export const TOMBSTONE_MS = 30 * 24 * 3600_000
 /** What the index of a table of this size takes in memory is some 10 MiB. */
-const MAX_RECORDS = 50_000
+export const MAX_RECORDS = 50_000
 const MAX_BYTES = 128 * 2 ** 20
 
 /** The records on this disk. */
@@ -16,8 +16,8 @@ export interface Table {
   get(key: string): Promise<Row | undefined>
   /** A write of this node; undefined deletes. @throws STORE_FULL */
   write(key: string, text: string | undefined): Promise<Row>
-  /** What another node knows. False: it comes from a broken clock and was not taken. @throws STORE_FULL */
-  take(key: string, row: Row): Promise<boolean>
+  /** What another node knows, as much as there is room for. `refused`: it comes from a broken clock. @throws STORE_FULL when some had no room */
+  takeAll(rows: readonly (readonly [key: string, row: Row])[]): Promise<{ taken: number; refused: number }>
   entries(prefix: string): AsyncIterable<SharedRecord>
   buckets(): Promise<Buckets>
   /** Forgets old deletions. */
@@ -94,6 +94,18 @@ export function createTable(deps: { store: BlockStore; clock: Clock; now: () => 
     }
   }
 
+  const take = (key: string, row: Row): Promise<boolean> =>
+    inTurn(async () => {
+      const stamps = [...row.writes.map(({ stamp }) => stamp), ...row.seen]
+      if (!stamps.every(clock.credible)) return false
+      const known = await find(key)
+      if (!known && expired(row)) return true
+      const joined = known ? join(known, row) : join(row, row)
+      for (const stamp of stamps) clock.see(stamp)
+      if (fingerprint(key, joined).toString('hex') !== index.fingerprint(key)) await save(key, joined)
+      return true
+    })
+
   return {
     async get(key) {
       await ready
@@ -105,17 +117,22 @@ export function createTable(deps: { store: BlockStore; clock: Clock; now: () => 
         await save(key, row)
         return row
       }),
-    take: (key, row) =>
-      inTurn(async () => {
-        const stamps = [...row.writes.map(({ stamp }) => stamp), ...row.seen]
-        if (!stamps.every(clock.credible)) return false
-        const known = await find(key)
-        if (!known && expired(row)) return true
-        const joined = known ? join(known, row) : join(row, row)
-        for (const stamp of stamps) clock.see(stamp)
-        if (fingerprint(key, joined).toString('hex') !== index.fingerprint(key)) await save(key, joined)
-        return true
-      }),
+    async takeAll(given) {
+      const result = { taken: 0, refused: 0 }
+      let full: unknown
+      for (const [key, row] of given) {
+        try {
+          if (await take(key, row)) result.taken++
+          else result.refused++
+        } catch (error) {
+          if (!isShoalError(error, 'STORE_FULL')) throw error
+          // Others may replace what is here, or delete it.
+          full ??= error
+        }
+      }
+      if (full) throw full
+      return result
+    },
     async *entries(prefix) {
       await ready
       for await (const [key, packed] of rows.entries(prefix)) {

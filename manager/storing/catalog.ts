@@ -52,6 +52,8 @@ export function createCatalog(deps: {
   const offers = new Map<PeerId, number>()
   const listeners = new Set<(freed: Digest[]) => void>()
   let blobs: Map<Digest, WantedBlob> | undefined
+  /** Keys that changed while all are read for the first time: what is read of them may be older. */
+  let newer: Set<string> | undefined = new Set()
 
   function wanted(): Map<Digest, WantedBlob> {
     if (blobs) return blobs
@@ -87,10 +89,11 @@ export function createCatalog(deps: {
   }
 
   function changed(record: SharedRecord): void {
-    const before = wanted()
+    newer?.add(record.key)
+    const before = stored.get(record.key) ?? pending.get(record.key)?.image
     take(record)
-    const after = wanted()
-    const freed = [...before.keys()].filter((digest) => !after.has(digest))
+    // Most records are new ones: then there is no need to go through what all the others want.
+    const freed = before?.blobs.map(({ digest }) => digest).filter((digest) => !wanted().has(digest)) ?? []
     for (const listener of listeners) listener(freed)
   }
 
@@ -98,8 +101,9 @@ export function createCatalog(deps: {
 
   async function load(): Promise<void> {
     for (const prefix of [storedPrefix, pendingPrefix, offerPrefix]) {
-      for await (const record of records.entries(prefix)) take(record)
+      for await (const record of records.entries(prefix)) if (!newer?.has(record.key)) take(record)
     }
+    newer = undefined
     // What this node was storing when it ended is not being stored any more.
     for (const [key, { by }] of pending) {
       if (by === self) await records.put(key, undefined, { copies: 1 })

@@ -5,6 +5,7 @@ import { isEmpty, without } from './bits.ts'
 import type { Catalog, WantedBlob } from './catalog.ts'
 import { type Layout, sharesOf } from './layout.ts'
 import type { Holding } from './messages.ts'
+import { offered } from './offered.ts'
 import type { Peers } from './peers.ts'
 import { spread } from './spreading.ts'
 import type { Taking } from './taking.ts'
@@ -12,10 +13,12 @@ import type { Repaired } from './types.ts'
 
 /** Changes come in crowds. */
 const SETTLE_MS = 500
-/** What did not work is tried again after so long, and all is looked at anew after so long. */
+/** What did not work is tried again after so long, then after twice as long and so on; all is looked at anew after FULL_MS. */
 const AGAIN_MS = 15_000
 const FULL_MS = 10 * 60_000
 const WATCH_MS = 1000
+/** The record that frees a blob may come before the one that wants it again: they are in no order. */
+const FREED_MS = 10_000
 const HEAL_MS = 500
 
 /** Sees to the copies of the stored blobs that this node coordinates, whenever something changes. */
@@ -46,8 +49,10 @@ export function createKeeping(deps: {
   const closing = new AbortController()
   const healing = new Set<Digest>()
   const orphans = new Map<Digest, number>()
+  const freed = new Map<Digest, number>()
   let running: Promise<unknown> = Promise.resolve()
   let dueAt = performance.now() + SETTLE_MS
+  let againMs = AGAIN_MS
   let state = ''
 
   async function ask(digests: readonly Digest[], signal: AbortSignal): Promise<Map<PeerId, Holding[]>> {
@@ -72,6 +77,7 @@ export function createKeeping(deps: {
       (blob) => !blob.pending && blob.size > 0 && layout.keeperOf(blob.digest) === self,
     )
     if (own.length > 0) {
+      await offered({ layout, catalog, signal })
       const nodes = layout.weigh(wanted, catalog.offers(), layout.counts)
       const answers = await ask(
         own.map((blob) => blob.digest),
@@ -83,7 +89,7 @@ export function createKeeping(deps: {
         total.copied += done.copied
         total.bytes += done.bytes
         total.lost += done.lost
-        if (!done.whole) total.again = true
+        if (done.open) total.again = true
       }
       function see(blob: WantedBlob, holdings: Map<PeerId, Holding>) {
         const shares = sharesOf(blob, nodes)
@@ -113,19 +119,26 @@ export function createKeeping(deps: {
     const turn = running.then(async () => {
       if (closing.signal.aborted) throw new ShoalError('ABORTED', 'closing')
       const { again, ...done } = await look(AbortSignal.any([signal, closing.signal]), paced)
-      // Absent nodes' shares count as not done: then it is only looked at as often as everything is.
-      dueAt = Math.min(dueAt, performance.now() + (again ? AGAIN_MS : FULL_MS))
+      if (!again || done.copied > 0) againMs = AGAIN_MS
+      dueAt = Math.min(dueAt, performance.now() + (again ? againMs : FULL_MS))
+      againMs = Math.min(2 * againMs, FULL_MS)
       return done
     })
     running = turn.catch(() => {})
     return turn
   }
 
+  function kick(): void {
+    againMs = AGAIN_MS
+    dueAt = Math.min(dueAt, performance.now() + SETTLE_MS)
+  }
+
   const watch = setInterval(() => {
+    dropFreed()
     const now = layout.state(catalog.offers())
     if (now !== state) {
       state = now
-      dueAt = Math.min(dueAt, performance.now() + SETTLE_MS)
+      kick()
     }
     if (performance.now() < dueAt) return
     dueAt = Number.POSITIVE_INFINITY
@@ -136,18 +149,21 @@ export function createKeeping(deps: {
   }, WATCH_MS)
   watch.unref()
 
-  const kick = (): void => {
-    dueAt = Math.min(dueAt, performance.now() + SETTLE_MS)
-  }
-
-  const stop = catalog.onChange((freed) => {
+  const stop = catalog.onChange((digests) => {
     kick()
-    for (const digest of freed) {
+    for (const digest of digests) freed.set(digest, performance.now() + FREED_MS)
+  })
+
+  function dropFreed(): void {
+    for (const [digest, at] of freed) {
+      if (performance.now() < at) continue
+      freed.delete(digest)
+      if (catalog.blob(digest)) continue
       taking
         .forget(digest)
         .catch((error) => log.warn({ digest, error: String(error) }, 'letting go a share failed'))
     }
-  })
+  }
 
   /** True when nothing of this node's share is missing any more. */
   async function heal(digest: Digest): Promise<boolean> {
@@ -162,16 +178,17 @@ export function createKeeping(deps: {
     return isEmpty(without(kept, after.here))
   }
 
-  function healIn(digest: Digest, ms: number): void {
+  function healIn(digest: Digest, ms: number, thenMs = AGAIN_MS): void {
     if (!catalog.blob(digest) || healing.has(digest) || closing.signal.aborted) return
     healing.add(digest)
     const run = async (): Promise<void> => {
+      if (closing.signal.aborted) return
       const whole = await heal(digest).catch((error) => {
-        log.warn({ digest, error: String(error) }, 'repairing a share failed')
+        if (!closing.signal.aborted) log.warn({ digest, error: String(error) }, 'repairing a share failed')
         return false
       })
       healing.delete(digest)
-      if (!whole) healIn(digest, AGAIN_MS)
+      if (!whole) healIn(digest, thenMs, Math.min(2 * thenMs, FULL_MS))
     }
     setTimeout(() => void run(), ms).unref()
   }

@@ -1,6 +1,7 @@
 /** The bodies of the RPC between the nodes that keep a blob, and their checks: what comes from a peer is of unknown shape. */
 import { type Digest, ShoalError } from '../../base/index.ts'
 import { BLOCK_SIZE } from '../../blockstore/index.ts'
+import { bitIndexes } from '../../scheduler/index.ts'
 import { digestField, fields, list, text } from '../tasks/index.ts'
 import type { PeerId } from '../types.ts'
 import type { StoredBlob } from './types.ts'
@@ -56,10 +57,13 @@ export function readTake(body: unknown): TakeRequest {
   const { digest, size, mediaType } = fields(f.blob)
   if (!Number.isSafeInteger(size) || (size as number) < 0 || (size as number) > MAX_SIZE)
     throw new ShoalError('PROTOCOL', 'malformed message: size')
+  const keep = bits(f.keep)
+  if ((bitIndexes(keep).at(-1) ?? -1) >= Math.ceil((size as number) / BLOCK_SIZE))
+    throw new ShoalError('PROTOCOL', 'malformed message: more blocks than the blob has')
   const type = mediaType === undefined ? {} : { mediaType: text(mediaType, 'media type', 255) }
   return {
     blob: { digest: digestField(digest), size: size as number, ...type },
-    keep: bits(f.keep),
+    keep,
     sources: list(f.sources, 'sources', MAX_SOURCES).map((value) => {
       const [peer, here] = list(value, 'source', 2)
       return { peer: text(peer, 'peer', 128), here: bits(here) }

@@ -24,18 +24,31 @@ export interface Peers {
   release(peer: PeerId, digest: Digest, drop: Uint8Array, signal: AbortSignal): Promise<Holding>
 }
 
-export function createPeers(deps: { self: PeerId; rpc: Rpc; taking: Taking }): Peers {
-  const { self, rpc, taking } = deps
+/** @param keeperOf whom this node believes to see to a blob: nobody else may tell it to give up a share */
+export function createPeers(deps: {
+  self: PeerId
+  rpc: Rpc
+  taking: Taking
+  keeperOf: (digest: Digest) => PeerId
+}): Peers {
+  const { self, rpc, taking, keeperOf } = deps
 
-  rpc.handle('copies.have', async (_peer, body) =>
-    packHoldings(await Promise.all(readDigests(body).map((digest) => taking.holding(digest)))),
-  )
+  /** One after the other: the names of a large blob's blocks take megabytes while they are counted. */
+  async function own(digests: readonly Digest[]): Promise<Holding[]> {
+    const holdings: Holding[] = []
+    for (const digest of digests) holdings.push(await taking.holding(digest))
+    return holdings
+  }
+
+  rpc.handle('copies.have', async (_peer, body) => packHoldings(await own(readDigests(body))))
   rpc.handle('copies.take', async (_peer, body, signal) =>
     packHoldings([await taking.take(readTake(body), signal)]),
   )
-  rpc.handle('copies.release', async (_peer, body) => {
+  rpc.handle('copies.release', async (peer, body) => {
     const { digest, drop } = readRelease(body)
-    return packHoldings([await taking.release(digest, drop)])
+    // While a site parts or meets, two may take themselves for the keeper: each would count on what the other lets go.
+    const obeyed = keeperOf(digest) === peer
+    return packHoldings([await (obeyed ? taking.release(digest, drop) : taking.holding(digest))])
   })
 
   const one = (answer: unknown): Holding => readHoldings(answer, 1)[0]!
@@ -45,7 +58,7 @@ export function createPeers(deps: { self: PeerId; rpc: Rpc; taking: Taking }): P
       const all: Holding[] = []
       for (let at = 0; at < digests.length; at += PAGE) {
         const page = digests.slice(at, at + PAGE)
-        if (peer === self) all.push(...(await Promise.all(page.map((digest) => taking.holding(digest)))))
+        if (peer === self) all.push(...(await own(page)))
         else {
           const answer = await rpc.request(
             peer,

@@ -1,6 +1,6 @@
 import type { Log } from '../../base/index.ts'
 import { BLOCK_SIZE } from '../../blockstore/index.ts'
-import { bitfield, bitIndexes, countBits, fullBitfield } from '../../scheduler/index.ts'
+import { bitfield, bitIndexes, clearBit, countBits, fullBitfield } from '../../scheduler/index.ts'
 import type { PeerId } from '../types.ts'
 import { common, isEmpty, union, without } from './bits.ts'
 import type { Holding } from './messages.ts'
@@ -13,16 +13,19 @@ const TRIES = 3
 export interface Spread extends Repaired {
   /** Every block is kept, and on disk, on every node that is to have it. */
   whole: boolean
+  /** Something is missing that may come without anything else happening: not only what nodes that are away are to have. */
+  open: boolean
   /** The first thing that went wrong, where something did. */
   error?: unknown
 }
 
 /**
  * Makes a blob's blocks be where they belong. First those who lack some get them; only what all its new holders have
- * confirmed may be given up by another. Whatever is interrupted can be done again.
+ * confirmed, as many as there are to be copies, may be given up by another: whoever knows few nodes must not thin out what
+ * the others keep. Whatever is interrupted can be done again.
  */
 export async function spread(options: {
-  blob: StoredBlob
+  blob: StoredBlob & { copies: number }
   /** Who is to keep which blocks, the nodes that are away included. */
   shares: ReadonlyMap<PeerId, Uint8Array>
   /** What the nodes that are there have; kept up to date. */
@@ -37,7 +40,7 @@ export async function spread(options: {
 }): Promise<Spread> {
   const { blob, shares, holdings, peers, log, signal } = options
   const all = fullBitfield(Math.ceil(blob.size / BLOCK_SIZE))
-  const result: Spread = { copied: 0, bytes: 0, lost: 0, whole: true }
+  const result: Spread = { copied: 0, bytes: 0, lost: 0, whole: true, open: false }
 
   const lacks = (peer: PeerId, share: Uint8Array): Uint8Array => {
     const has = holdings.get(peer)
@@ -75,12 +78,19 @@ export async function spread(options: {
   await Promise.all([...shares].map(([peer, share]) => supply(peer, share)))
 
   let confirmed = all
-  for (const [peer, share] of shares) confirmed = without(confirmed, lacks(peer, share))
+  const keepers = new Uint32Array(Math.ceil(blob.size / BLOCK_SIZE))
+  for (const [peer, share] of shares) {
+    const lacking = lacks(peer, share)
+    confirmed = without(confirmed, lacking)
+    for (const index of bitIndexes(share)) keepers[index]!++
+    if (holdings.has(peer) && !isEmpty(lacking)) result.open = true
+  }
   result.whole = isEmpty(without(all, confirmed))
   const found = [...holdings.values()].reduce((sum, { here }) => union(sum, here), bitfield(0))
   result.lost = countBits(without(all, found))
 
   if (options.release) {
+    for (const [index, count] of keepers.entries()) if (count < blob.copies) clearBit(confirmed, index)
     for (const [peer, { kept }] of holdings) {
       const drop = without(common(kept, confirmed), shares.get(peer) ?? bitfield(0))
       if (isEmpty(drop)) continue

@@ -7,15 +7,13 @@ import type { Catalog } from './catalog.ts'
 import type { Keeping } from './keeping.ts'
 import { type Layout, sharesOf } from './layout.ts'
 import type { Holding } from './messages.ts'
+import { offered } from './offered.ts'
 import type { Peers } from './peers.ts'
 import { spread } from './spreading.ts'
 import type { StoredBlob, StoredImage, Storing } from './types.ts'
 
 /** How often a blob is spread anew, without the nodes that failed. */
 const TRIES = 3
-/** So long a node that just came is waited for to say what space it offers. */
-const OFFER_MS = 5000
-const OFFER_POLL_MS = 100
 const TRIM_TRIES = 20
 const TRIM_MS = 50
 
@@ -89,7 +87,15 @@ export async function storeImage(options: {
     }
   }
 
+  /** Of the nodes that are there and offer space so many must keep a block. */
+  function fewest(): number {
+    const offers = catalog.offers()
+    const offering = layout.live().filter((peer) => (offers.get(peer) ?? 0) > 0).length
+    return Math.max(1, Math.min(image.copies, offering))
+  }
+
   async function give(blob: StoredBlob, letGo: (() => Promise<void>) | undefined): Promise<void> {
+    let cause: unknown
     try {
       for (let tries = 1; ; tries++) {
         const holdings = await holdingsOf(blob)
@@ -98,7 +104,7 @@ export async function storeImage(options: {
         const copies = Math.max(image.copies, catalog.blob(blob.digest)?.copies ?? 1)
         const shares = sharesOf({ ...blob, copies }, nodes)
         const done = await spread({
-          blob,
+          blob: { ...blob, copies },
           shares,
           holdings,
           peers,
@@ -108,15 +114,16 @@ export async function storeImage(options: {
           log,
           signal,
         })
-        if (done.whole && shares.size > 0) break
+        cause ??= done.error
+        if (done.whole && nodes.length >= fewest()) break
         for (const [peer, share] of shares) {
           const has = holdings.get(peer)
           if (!has || !isEmpty(without(share, has.here))) failed.add(peer)
         }
         if (tries >= TRIES || failed.has(self)) {
-          if (isShoalError(done.error, 'STORE_FULL')) throw done.error
+          if (isShoalError(cause, 'STORE_FULL')) throw cause
           const message = `too few nodes took their share of ${blob.digest}`
-          throw new ShoalError('NO_QUORUM', message, { cause: done.error })
+          throw new ShoalError('NO_QUORUM', message, { cause })
         }
       }
     } finally {
@@ -131,17 +138,9 @@ export async function storeImage(options: {
     options.onProgress({ ...progress })
   }
 
-  /** Else an image stored in the first moments of a site would be on fewer nodes than could have it. */
-  async function offered(): Promise<void> {
-    for (const end = performance.now() + OFFER_MS; performance.now() < end; ) {
-      if (layout.live().every((peer) => catalog.offers().has(peer))) return
-      signal.throwIfAborted()
-      await new Promise((resolve) => setTimeout(resolve, OFFER_POLL_MS))
-    }
-  }
-
   await catalog.ready
-  await offered()
+  // Else an image stored in the first moments of a site would be on fewer nodes than could have it.
+  await offered({ layout, catalog, signal })
   const end = await catalog.begin(image)
   try {
     let giving: Promise<void> = Promise.resolve()
@@ -160,7 +159,12 @@ export async function storeImage(options: {
         await giving
         letGo = await obtain(blob)
       }
-      await giving
+      try {
+        await giving
+      } catch (error) {
+        await letGo?.()
+        throw error
+      }
       giving = give(blob, letGo).then(() => {
         progress.blobsDone++
         doneBytes += blob.size

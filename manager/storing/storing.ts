@@ -46,7 +46,7 @@ export function createStoring(deps: {
   const { offer, leaveAfterMs, repairRate } = deps.options
   const self = members.self.id
   const taking = createTaking({ ...deps, repairRate })
-  const peers = createPeers({ self, rpc, taking })
+  const peers = createPeers({ self, rpc, taking, keeperOf: layout.keeperOf })
   const keeping = createKeeping({ self, catalog, layout, peers, taking, store, orphanMs: leaveAfterMs, log })
 
   catalog.ready

@@ -60,7 +60,9 @@ export function createAnnouncer(deps: {
 
   async function send(peer: PeerId, blobs: Blob[], cuts = SMALL): Promise<void> {
     for (let i = 0; i < blobs.length; i += BATCH) {
-      const batch = await Promise.all(blobs.slice(i, i + BATCH).map((blob) => entry(blob, cuts)))
+      const batch = []
+      // One after the other: the names of a large share's blocks take megabytes while they are counted.
+      for (const blob of blobs.slice(i, i + BATCH)) batch.push(await entry(blob, cuts))
       await rpc
         .request(peer, 'announce', { blobs: batch }, { timeoutMs: 5000, signal: closing.signal })
         .catch((error) => log.debug({ peer, error: String(error) }, 'announcement failed'))

@@ -199,6 +199,7 @@ export function createCoordinator(deps: {
   let present = new Set(members.site().map((member) => member.id))
   const stopListening = members.onChange(() => {
     const now = new Set(members.site().map((member) => member.id))
+    if (now.size === present.size && [...now].every((peer) => present.has(peer))) return
     for (const peer of present) {
       if (now.has(peer)) continue
       for (const entry of entries.values()) {

@@ -25,10 +25,15 @@ export function createElsewhere(deps: {
 }): (digest: Digest) => Origin {
   const { members, rpc, exchange, signer } = deps
 
-  async function look(digest: Digest, signal: AbortSignal): Promise<Found> {
+  /** @param range blocks that are wanted: a large blob's other names would be fetched anew for each of its parts */
+  async function look(
+    digest: Digest,
+    range: { first: number; end: number },
+    signal: AbortSignal,
+  ): Promise<Found> {
     const found: Found = { size: undefined, mediaType: undefined, blocks: new Map() }
     const ask = async (peer: PeerId): Promise<void> => {
-      for (let from: number | undefined = 0; from !== undefined; ) {
+      for (let from: number | undefined = range.first; from !== undefined && from < range.end; ) {
         const page = readMap(await rpc.request(peer, 'map', { digest, from }, { timeoutMs: MAP_MS, signal }))
         found.size ??= page.size
         found.mediaType ??= page.mediaType
@@ -66,8 +71,11 @@ export function createElsewhere(deps: {
   return (digest) => ({
     label: 'other sites',
     async fetch(range, signal) {
-      const { size, mediaType, blocks } = await look(digest, signal)
       const first = Math.floor(range.start / BLOCK_SIZE)
+      // One at least: the answer tells the size.
+      const wanted =
+        range.end === undefined ? Infinity : Math.max(first + 1, Math.ceil(range.end / BLOCK_SIZE))
+      const { size, mediaType, blocks } = await look(digest, { first, end: wanted }, signal)
       const end = Math.min(range.end ?? size ?? 0, size ?? 0)
       const last = Math.ceil(end / BLOCK_SIZE)
       for (let index = first; size === undefined || index < last; index++) {

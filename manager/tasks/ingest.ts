@@ -1,5 +1,5 @@
 import { type Digest, hasherFor, type Log, ShoalError } from '../../base/index.ts'
-import { BLOCK_SIZE, type BlockStore } from '../../blockstore/index.ts'
+import { BLOCK_SIZE, type BlockStore, cidOf } from '../../blockstore/index.ts'
 import type { Ingest } from '../types.ts'
 import type { Announcer } from './announcer.ts'
 import { createBlocks } from './blocks.ts'
@@ -22,6 +22,7 @@ export function createIngest(deps: {
   const { store, signer, announcer, log } = deps
   let running = 0
   const waiting: (() => void)[] = []
+  const last = new Map<Digest, Promise<void>>()
 
   async function turn<T>(work: () => Promise<T>): Promise<T> {
     if (running >= AT_ONCE) await new Promise<void>((resolve) => waiting.push(resolve))
@@ -44,7 +45,11 @@ export function createIngest(deps: {
       const total = await eachBlock(body, Buffer.allocUnsafeSlow(BLOCK_SIZE), 0, async (index, bytes) => {
         signal.throwIfAborted()
         hasher.update(bytes)
-        if (blocks.has(index) && blocks.lengthOf(index) === bytes.byteLength) return
+        if (blocks.has(index)) {
+          // What a task left was not verified against the blob's digest yet.
+          if (blocks.cut(index)?.cid === cidOf(bytes)) return
+          await blocks.reject(index)
+        }
         await blocks.acceptFromUpstream(index, bytes)
         fresh.push(index)
       })
@@ -60,7 +65,7 @@ export function createIngest(deps: {
     announcer.complete(digest)
   }
 
-  return async (request) => {
+  async function ingest(request: Parameters<Ingest>[0]): Promise<boolean> {
     const { digest, chunks, signal } = request
     if ((await store.blob(digest))?.complete) return false
     const release = store.hold(digest)
@@ -73,5 +78,21 @@ export function createIngest(deps: {
     } finally {
       release()
     }
+  }
+
+  /** One body of a digest at a time: one that fails takes its blocks out again, and no other may count on them. */
+  return (request) => {
+    const { digest } = request
+    const turn = (last.get(digest) ?? Promise.resolve()).then(() => ingest(request))
+    const ended = turn
+      .then(
+        () => {},
+        () => {},
+      )
+      .finally(() => {
+        if (last.get(digest) === ended) last.delete(digest)
+      })
+    last.set(digest, ended)
+    return turn
   }
 }

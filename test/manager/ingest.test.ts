@@ -75,6 +75,48 @@ describe('a blob that a client brought', () => {
   })
 })
 
+describe('a blob of which something else is here', () => {
+  test('does not count blocks that another, wrong body left', async (t) => {
+    const site = await swarm(t)
+    const a = await site.add()
+    const bytes = randomBytes(2 * MiB + 5)
+    const digest = digestOf(bytes)
+    const begun = Promise.withResolvers<void>()
+    const gate = Promise.withResolvers<void>()
+    async function* wrong(): AsyncGenerator<Buffer> {
+      yield randomBytes(MiB + 1)
+      begun.resolve()
+      await gate.promise
+      yield randomBytes(MiB + 4)
+    }
+    const hostile = a.manager.ingest({ digest, size: bytes.length, chunks: wrong, signal: signal() })
+    await begun.promise
+    const honest = ingest(a, bytes)
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    gate.resolve()
+    await assert.rejects(hostile, { code: 'DIGEST_MISMATCH' })
+    assert.equal(await honest, true)
+    assert.equal(await a.manager.holds(digest), true)
+    assert.deepEqual(await read(a, digest), bytes)
+  })
+
+  test('has a block replaced that a task brought and did not verify', async (t) => {
+    const site = await swarm(t)
+    const [a, b] = [await site.add(), await site.add()]
+    const bytes = randomBytes(2 * MiB)
+    const digest = digestOf(bytes)
+    const wrong = randomBytes(MiB)
+    // Signed like a block from upstream, by way of another blob.
+    const other = digestOf(wrong)
+    await ingest(a, wrong)
+    const [segment] = await a.store.segments(other)
+    const { seeder, signature } = segment!
+    await a.store.putSegment(digest, { offset: 0, seeder: seeder!, signature: signature! }, wrong)
+    assert.equal(await ingest(a, bytes), true)
+    assert.deepEqual(await read(b, digest), bytes)
+  })
+})
+
 describe('a blob that only other sites have', () => {
   test('comes from them, the parts from whoever has them', async (t) => {
     const cluster = await swarm(t)

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import fc from 'fast-check'
-import { isShoalError } from '../../base/index.ts'
+import { isShoalError, ShoalError } from '../../base/index.ts'
 import type { SharedRecord } from '../../manager/types.ts'
 import { createRecordsCluster, type RecordsCluster } from './records-cluster.ts'
 
@@ -265,6 +265,20 @@ describe('shared records', () => {
       }),
     )
     assert.deepEqual(await all(a.records.entries('')), [['k', 1]])
+  })
+
+  it('are taken as far as there is room', async () => {
+    const [a, b] = ['a', 'b'].map(cluster.add)
+    cluster.partition([1, 2])
+    for (let i = 0; i < 20; i++) await a!.records.put(`k${i}`, i, { copies: 1 })
+    cluster.onWrite = (node, key) => {
+      if (node === 'b' && /[02468]$/.test(key)) throw new ShoalError('STORE_FULL', 'no room')
+    }
+    cluster.partition()
+    for (let i = 0; i < 1000 && b!.rows.size < 10; i++) await new Promise((resolve) => setTimeout(resolve, 5))
+    assert.equal(b!.rows.size, 10)
+    cluster.onWrite = () => {}
+    await cluster.equal()
   })
 
   it('stop asking a peer that lists its records without an end', async () => {

@@ -175,6 +175,7 @@ describe('messages about copies', () => {
     for (const wrong of [
       {},
       { ...take, keep: 'all' },
+      { ...take, keep: Uint8Array.of(2) },
       { ...take, keep: new Uint8Array(2 ** 18) },
       { ...take, blob: { digest, size: 2 ** 50 } },
       { ...take, blob: { digest: 'x', size: 5 } },
