@@ -45,7 +45,7 @@ export function keepWanted(deps: {
   const images = deps.images.map((image) => ({ ...image, name: nameOf(image.reference), dueAt: 0 }))
   const twice = images.find(({ name }, i) => images.findIndex((other) => other.name === name) < i)
   if (twice) throw new ShoalError('CONFIG', `store: ${twice.name} is listed twice`)
-  const prefix = `wanted/${self.site}/`
+  const prefix = `wanted/${encodeURIComponent(self.site)}/`
 
   function nameOf(reference: string): string {
     try {

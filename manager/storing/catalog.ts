@@ -44,8 +44,10 @@ export function createCatalog(deps: {
   log: Log
 }): Catalog {
   const { records, self, site, counts, log } = deps
-  const storedPrefix = `stored/${site}/`
-  const pendingPrefix = `storing/${site}/`
+  // A site may be called `a/b`: then it is not under the site `a`.
+  const place = encodeURIComponent(site)
+  const storedPrefix = `stored/${place}/`
+  const pendingPrefix = `storing/${place}/`
   const offerPrefix = 'offer/'
   const stored = new Map<string, StoredImage>()
   const pending = new Map<string, { image: StoredImage; by: PeerId }>()

@@ -119,6 +119,14 @@ describe('the records of stored images', () => {
     const catalog = catalogOf(twin, 'one')
     await twin.join('x').put('stored/elsewhere/h/a:1', image('h/a:1', 1), { copies: 1 })
     await twin.join('x').put('offer/x', { site: 'elsewhere', bytes: 5 }, { copies: 1 })
+    const below = createCatalog({
+      records: twin.join('x'),
+      self: 'x',
+      site: 's/h',
+      counts: () => true,
+      log: silentLog(),
+    })
+    await below.put(image('h/a:1', 1), signal)
     await catalog.offer(7)
     assert.deepEqual(catalog.images(), [])
     assert.deepEqual([...catalog.offers()], [['one', 7]])

@@ -314,12 +314,10 @@ describe('stored images', () => {
   })
 
   it('are not said to be stored where a node has no room for the copy that is wanted', async () => {
-    const nodes = await add(1)
-    nodes.push(await swarm.add({ quota: 5 * MIB, offer: 50 * MIB }))
+    const nodes = [...(await add(1)), await swarm.add({ quota: 5 * MIB, offer: 50 * MIB })]
     await offered(nodes)
     const blobs = [16, 7, 3].map((n) => ({ digest: swarm.upstream.add(n * MIB), size: n * MIB }))
     await assert.rejects(storeBlobs(nodes[0]!, 2, blobs), { code: 'STORE_FULL' })
-    // The next one was on its way: it is let go of, too.
     const next = await bytesOf(nodes[0]!, blobs[1]!.digest)
     assert.equal(next.here, next.kept)
     assert.deepEqual(await nodes[0]!.manager.storing.list(), [])
