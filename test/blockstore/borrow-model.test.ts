@@ -84,9 +84,11 @@ test('whatever is borrowed, put, kept, evicted, given back and lost: all that th
         }
         if (what === 'giveBack') await store.giveBack(digest)
         if (what === 'vanish') {
+          const { bytesKept = 0 } = (await store.blob(digest)) ?? {}
           await rm(pathOf(n), { force: true })
           files.delete(n)
           await store.giveBack(digest)
+          assert.equal((await store.blob(digest))?.bytesKept ?? 0, bytesKept)
         }
         if (what === 'remove') {
           await store.remove(digest)
@@ -145,6 +147,7 @@ test('whatever is borrowed, put, kept, evicted, given back and lost: all that th
 
       async function check(): Promise<void> {
         const sizes = new Map<string, number>()
+        const own = await filesIn(dir)
         for (const blob of await all(store.blobs())) {
           const { bytes } = layers.find(({ digest }) => digest === blob.digest)!
           const wanted = marks[layers.findIndex(({ digest }) => digest === blob.digest)]!
@@ -154,7 +157,9 @@ test('whatever is borrowed, put, kept, evicted, given back and lost: all that th
             assert.ok((await store.read(cid)).equals(bytes.subarray(offset, offset + length)))
             sizes.set(cid, length)
             here += length
-            if (wanted.includes(offset)) kept += length
+            if (!wanted.includes(offset)) continue
+            kept += length
+            assert.ok(own.includes(cid), 'a share has own files')
           }
           assert.deepEqual(
             await store.kept(blob.digest),
@@ -164,7 +169,6 @@ test('whatever is borrowed, put, kept, evicted, given back and lost: all that th
           assert.equal(blob.bytesKept, kept)
           if (blob.complete) assert.equal(here, bytes.length)
         }
-        const own = await filesIn(dir)
         const sum = (cids: string[]): number => cids.reduce((total, cid) => total + sizes.get(cid)!, 0)
         const lent = [...sizes.keys()].filter((cid) => !own.includes(cid))
         assert.deepEqual(store.usage(), {
