@@ -81,6 +81,7 @@ test('whatever is borrowed, put, kept, evicted, given back and lost: all that th
           const stands = await store.borrow(digest, pathOf(n), { sign, signal })
           if (pinned) assert.equal(stands, complete)
           else assert.equal(stands, files.has(n) || (await isBorrowed(n)))
+          if (stands && !pinned && files.has(n)) await expectMoved(n)
         }
         if (what === 'giveBack') await store.giveBack(digest)
         if (what === 'vanish') {
@@ -133,6 +134,19 @@ test('whatever is borrowed, put, kept, evicted, given back and lost: all that th
 
       async function isBorrowed(n: number): Promise<boolean> {
         return (await store.blob(layers[n]!.digest))?.borrowedFrom !== undefined
+      }
+
+      /** What a borrowed blob still has in own files is kept, or of a pinned blob, here or in another blob. */
+      async function expectMoved(n: number): Promise<void> {
+        const own = await filesIn(dir)
+        const stay = new Set<string>()
+        for (const [of, { digest }] of layers.entries()) {
+          const pinned = (await store.blob(digest))?.pinned
+          for (const { cid, offset } of await store.segments(digest))
+            if (pinned || marks[of]!.includes(offset)) stay.add(cid)
+        }
+        for (const { cid } of await store.segments(layers[n]!.digest))
+          assert.ok(stay.has(cid) || !own.includes(cid), 'it could have moved')
       }
 
       /** Of a blob that is not pinned: of its own, no more than its share. */
