@@ -75,6 +75,7 @@ export function newBlob(digest: Digest, usedAt: number): BlobEntry {
     bytesKept: 0,
     marks: 0,
     borrowedFrom: undefined,
+    mayMove: true,
     stale: false,
     leaving: false,
   }
@@ -82,7 +83,13 @@ export function newBlob(digest: Digest, usedAt: number): BlobEntry {
 
 /** The write that records the blob, with some fields as they are going to be. */
 export function recordOp(entry: BlobEntry, changes: Partial<BlobEntry> = {}): Op {
-  const { digest: _digest, stale: _stale, leaving: _leaving, ...lasting } = { ...entry, ...changes }
+  const {
+    digest: _digest,
+    mayMove: _mayMove,
+    stale: _stale,
+    leaving: _leaving,
+    ...lasting
+  } = { ...entry, ...changes }
   const value = JSON.stringify(lasting)
   return { type: 'put', key: blobKey(entry.digest), value }
 }

@@ -1,7 +1,8 @@
-import type { Digest } from '../base/index.ts'
+import { type Digest, isShoalError, ShoalError } from '../base/index.ts'
 import { newBlob, recordOp } from './blob-table.ts'
 import { throwIfAborted } from './faults.ts'
-import { type Cuts, cutFile } from './foreign.ts'
+import { type Cuts, cutFile, readForeign } from './foreign.ts'
+import { guardedAmong, hasOwnToMove } from './guarded.ts'
 import { keptAmong } from './kept.ts'
 import type { Op } from './key-index.ts'
 import {
@@ -31,10 +32,12 @@ export function createBorrowing({
   state,
   removal,
   room,
+  put,
 }: {
   state: StoreState
   removal: Removal
   room: Room
+  put: BlockStore['putSegment']
 }): Borrowing {
   const { files, places, index, blobs, memo, mutate, totals, now } = state
 
@@ -58,8 +61,23 @@ export function createBorrowing({
     return aligned ? known.map(({ cid }) => cid) : undefined
   }
 
+  /** Who holds a blob counts on what is on our own disk. */
+  function refuseHeld(digest: Digest): void {
+    if (blobs.held(digest)) throw new ShoalError('BUSY', `${digest} is in use`)
+  }
+
+  /** Whether a `borrow` of the same file would move more. */
+  async function lookAgain(digest: Digest): Promise<boolean> {
+    const entry = blobs.get(digest)
+    if (!entry?.mayMove) return false
+    entry.mayMove = false
+    if (await hasOwnToMove(state, digest)) entry.mayMove = true
+    return entry.mayMove
+  }
+
   /** The blob's record says whose file it is; what the store has of the blob otherwise than the file goes. */
   async function begin(digest: Digest, { path, size, cids }: Cuts): Promise<void> {
+    refuseHeld(digest)
     const entry = blobs.get(digest) ?? newBlob(digest, now())
     const wrong = (await segments(digest)).filter(
       ({ offset, cid }) => offset % BLOCK_SIZE !== 0 || cids[offset / BLOCK_SIZE] !== cid,
@@ -71,15 +89,19 @@ export function createBorrowing({
     blobs.add(entry)
   }
 
-  /** Gives some blocks their place in the file; false when it has been given back meanwhile. */
+  /**
+   * Gives some blocks their place in the file. Resolves to the indexes of those that must have files of their own, and have none; to
+   * undefined when the file has been given back meanwhile.
+   */
   async function move(
     digest: Digest,
     file: Cuts,
     from: number,
     sign: BorrowOptions['sign'],
-  ): Promise<boolean> {
+  ): Promise<number[] | undefined> {
+    refuseHeld(digest)
     const entry = blobs.get(digest)
-    if (entry?.borrowedFrom !== file.path) return false
+    if (entry?.borrowedFrom !== file.path) return undefined
     const to = Math.min(from + CHUNK, file.cids.length)
     const known = new Map(
       (await segments(digest, from * BLOCK_SIZE, CHUNK)).map((segment) => [segment.offset, segment]),
@@ -87,24 +109,39 @@ export function createBorrowing({
     const ops: Op[] = []
     const moved = new Map<Cid, { size: number; own: boolean; fresh: boolean }>()
     const added: Segment[] = []
+    const lacking: number[] = []
+    const cids = file.cids.slice(from, to)
+    const isKept = await keptAmong(
+      state,
+      cids.map((_, i) => ({ digest, offset: (from + i) * BLOCK_SIZE })),
+    )
+    // Marks may wait for blocks that are not here: nothing refers to them then.
+    const wanted = new Set(cids.filter((_, i) => isKept(digest, (from + i) * BLOCK_SIZE)))
+    const guarded = new Set([...wanted, ...(await guardedAmong(state, cids))])
     for (let i = from; i < to; i++) {
       const cid = file.cids[i] as Cid
       const offset = i * BLOCK_SIZE
       const length = Math.min(BLOCK_SIZE, file.size - offset)
       const value = await index.get(blockKey(cid))
       const block = value === undefined ? undefined : decodeBlock(value)
+      const isOwn = block !== undefined && !isBorrowed(block)
+      const lies = block !== undefined && places.stamp(cid, block)?.size === length
+      if (isOwn ? guarded.has(cid) && !lies : wanted.has(cid)) {
+        lacking.push(i)
+        continue
+      }
       // One block has one place: where it lies in another borrowed file, it stays.
-      const lies = isBorrowed(block) && places.stamp(cid, block)?.size === length
-      if (!lies && !moved.has(cid)) {
+      const stays = lies && (isBorrowed(block) || guarded.has(cid))
+      if (!stays && !moved.has(cid)) {
         ops.push(moveOp(cid, { size: length }, { digest, offset }))
         moved.set(cid, {
           size: length,
-          own: block !== undefined && !isBorrowed(block),
+          own: isOwn,
           fresh: !isBorrowed(block),
         })
       }
       const before = known.get(offset)
-      if (before !== undefined && before.cid !== cid) return false
+      if (before !== undefined && before.cid !== cid) return undefined
       if (before?.seeder !== undefined && before.signature !== undefined) continue
       const segment: Segment = { cid, offset, length }
       ops.push(
@@ -117,14 +154,9 @@ export function createBorrowing({
       )
       if (before === undefined) added.push(segment)
     }
-    const isKept = await keptAmong(
-      state,
-      added.map(({ offset }) => ({ digest, offset })),
-    )
     const facts = {
       bytesHere: entry.bytesHere + lengthOf(added),
       bytesKept: entry.bytesKept + lengthOf(added.filter(({ offset }) => isKept(digest, offset))),
-      complete: entry.complete || to === file.cids.length,
     }
     await index.write([...ops, recordOp(entry, facts)])
 
@@ -140,7 +172,50 @@ export function createBorrowing({
       own.push(cid)
     }
     await removal.unlink(own)
+    return lacking
+  }
+
+  /** A block that must not be left to others is copied out of the file; false when other bytes are there by now. */
+  async function copy(digest: Digest, file: Cuts, i: number, options: BorrowOptions): Promise<boolean> {
+    if (blobs.get(digest)?.borrowedFrom !== file.path) return false
+    const offset = i * BLOCK_SIZE
+    const range = { path: file.path, at: offset, size: Math.min(BLOCK_SIZE, file.size - offset) }
+    const bytes = await readForeign(range, files)
+    if (bytes === undefined) return false
+    const expect = file.cids[i] as Cid
+    const by = options.sign({ cid: expect, offset, length: range.size })
+    return put(digest, { offset, expect, ...by }, bytes, options.signal).then(
+      () => true,
+      (error: unknown) => {
+        if (isShoalError(error, 'BLOCK_MISMATCH')) return false
+        throw error
+      },
+    )
+  }
+
+  /** False when it was given back meanwhile. */
+  async function end(digest: Digest, { path, size }: Cuts): Promise<boolean> {
+    const entry = blobs.get(digest)
+    if (entry?.borrowedFrom !== path) return false
+    // A block was found bad, or evicted.
+    if (entry.bytesHere !== size) throw new ShoalError('BUSY', `a part of ${digest} went meanwhile`)
+    if (!entry.complete) await index.write([recordOp(entry, { complete: true })])
+    entry.complete = true
     return true
+  }
+
+  /** The blob's blocks move to the file, all that may. */
+  async function moveAll(digest: Digest, file: Cuts, options: BorrowOptions): Promise<boolean> {
+    await change(() => begin(digest, file))
+    const lacking: number[] = []
+    for (let from = 0; from < file.cids.length; from += CHUNK) {
+      throwIfAborted(options.signal)
+      const found = await change(() => move(digest, file, from, options.sign))
+      if (found === undefined) return false
+      lacking.push(...found)
+    }
+    for (const i of lacking) if (!(await copy(digest, file, i, options))) return false
+    return change(() => end(digest, file))
   }
 
   /** What lies in the blob's file from `from` on moves to another borrowed file that has it, or leaves. Undefined at the end. */
@@ -194,31 +269,22 @@ export function createBorrowing({
 
   return {
     giveBack,
-    async borrow(digest, path, { sign, bytesPerSecond, signal }) {
+    async borrow(digest, path, options) {
+      const { bytesPerSecond, signal } = options
       throwIfAborted(signal)
       const entry = blobs.get(digest)
       if (entry?.pinned) return entry.complete
-      if (entry?.complete && entry.borrowedFrom === path) return true
-      const release = blobs.hold(digest)
-      try {
-        const file = await cutFile(path, {
-          digest,
-          files,
-          known: await vouched(digest),
-          bytesPerSecond,
-          signal,
-        })
-        let stands = file !== undefined
-        if (file) {
-          await change(() => begin(digest, file))
-          for (let from = 0; stands && (from === 0 || from < file.cids.length); from += CHUNK) {
-            throwIfAborted(signal)
-            stands = await change(() => move(digest, file, from, sign))
-          }
-        }
-        if (stands) return true
-      } finally {
-        release()
+      if (entry?.complete && entry.borrowedFrom === path) {
+        if (!entry.mayMove) return true
+        refuseHeld(digest)
+        if (!(await lookAgain(digest))) return true
+      }
+      refuseHeld(digest)
+      const known = await vouched(digest)
+      const file = await cutFile(path, { digest, files, known, bytesPerSecond, signal })
+      if (file && (await moveAll(digest, file, options))) {
+        await lookAgain(digest)
+        return true
       }
       if (blobs.get(digest)?.borrowedFrom === path) await giveBack(digest)
       return false

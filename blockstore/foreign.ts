@@ -37,6 +37,18 @@ function ifReadable<T>(work: () => T): T | undefined {
   }
 }
 
+/** Not verified. Undefined when the file is not there, or has less. */
+export async function readForeign(range: FileRange, files: BlockFiles): Promise<Buffer | undefined> {
+  const file = openForeign(range)
+  if (file === undefined) return undefined
+  try {
+    const bytes = Buffer.allocUnsafe(range.size)
+    return (await files.read(file, bytes, false)) < range.size ? undefined : bytes
+  } finally {
+    files.close(file)
+  }
+}
+
 /** A file and the blocks that it is made of. */
 export interface Cuts {
   path: string

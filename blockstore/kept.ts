@@ -1,27 +1,48 @@
 import { type Digest, ShoalError } from '../base/index.ts'
 import { type BlobEntry, type BlobTable, newBlob, recordOp } from './blob-table.ts'
+import { noSpace } from './faults.ts'
 import type { KeyIndex, Op } from './key-index.ts'
-import { afterAll, blobKey, decodeSegment, KEPT, keptKey, keptOf, parsePlace, segmentsOf } from './keys.ts'
+import {
+  afterAll,
+  blobKey,
+  blockKey,
+  decodeBlock,
+  decodeSegment,
+  isBorrowed,
+  KEPT,
+  keptKey,
+  keptOf,
+  parsePlace,
+  segmentsOf,
+} from './keys.ts'
 import { pages } from './pages.ts'
 import type { Place } from './places.ts'
+import type { Redeem } from './redeem.ts'
 import type { Removal } from './removal.ts'
 import type { Room } from './room.ts'
 import type { StoreState } from './state.ts'
 import type { BlockStore } from './types.ts'
 
-export type Kept = Pick<BlockStore, 'keep' | 'kept' | 'keptBlobs' | 'trim'>
+/** Blocks of a share that come to lie in a borrowed file while it is copied are copied too; so often. */
+const TRIES = 3
+
+export type Kept = Pick<BlockStore, 'kept' | 'keptBlobs' | 'trim'> & {
+  keep(digest: Digest, offsets: readonly number[], signal: AbortSignal): Promise<void>
+}
 
 /** Marks on places of blobs: what lies there is a share of the site's, not cache. */
 export function createKept({
   state,
   removal,
   room,
+  redeem,
 }: {
   state: StoreState
   removal: Removal
   room: Room
+  redeem: Redeem
 }): Kept {
-  const { index, blobs, mutate, now } = state
+  const { index, blobs, mutate, now, totals, dir } = state
 
   async function kept(digest: Digest): Promise<number[]> {
     const prefix = keptOf(digest)
@@ -39,16 +60,28 @@ export function createKept({
     return bytes
   }
 
+  async function anyBorrowed(digest: Digest, offsets: ReadonlySet<number>): Promise<boolean> {
+    if (totals.borrowed === 0) return false
+    const prefix = segmentsOf(digest)
+    for await (const [key, text] of pages(index, prefix)) {
+      if (!offsets.has(Number(key.slice(prefix.length)))) continue
+      const value = await index.get(blockKey(decodeSegment(0, text).cid))
+      if (value !== undefined && isBorrowed(decodeBlock(value))) return true
+    }
+    return false
+  }
+
   async function hasSegments(digest: Digest): Promise<boolean> {
     const prefix = segmentsOf(digest)
     return (await index.keys({ from: prefix, to: afterAll(prefix), limit: 1 })).length > 0
   }
 
-  /** One batch: the marks that come, those that go, and the record that counts them. */
-  async function replace(digest: Digest, wanted: ReadonlySet<number>): Promise<void> {
+  /** One batch: the marks that come, those that go, and the record that counts them. False where a part lies in a borrowed file. */
+  async function replace(digest: Digest, wanted: ReadonlySet<number>): Promise<boolean> {
     const before = new Set(await kept(digest))
     const known = blobs.get(digest)
-    if (wanted.size === 0 && before.size === 0) return
+    if (wanted.size === 0 && before.size === 0) return true
+    if (await anyBorrowed(digest, new Set([...wanted].filter((offset) => !before.has(offset))))) return false
     const entry = known ?? newBlob(digest, now())
     const ops: Op[] = []
     for (const offset of wanted) {
@@ -57,8 +90,9 @@ export function createKept({
     for (const offset of before) {
       if (!wanted.has(offset)) ops.push({ type: 'del', key: keptKey(digest, offset) })
     }
-    if (ops.length === 0) return
+    if (ops.length === 0) return true
     const changes: Partial<BlobEntry> = { marks: wanted.size, bytesKept: await bytesAt(digest, wanted) }
+    if ([...before].some((offset) => !wanted.has(offset))) changes.mayMove = true
     // A record that only carried the marks goes with them.
     const goes = wanted.size === 0 && !entry.pinned && !blobs.held(digest) && !(await hasSegments(digest))
     ops.push(goes ? { type: 'del', key: blobKey(digest) } : recordOp(entry, changes))
@@ -66,14 +100,25 @@ export function createKept({
     Object.assign(entry, changes)
     if (goes) blobs.delete(digest)
     else blobs.add(entry)
+    return true
   }
 
   return {
-    async keep(digest, offsets) {
+    async keep(digest, offsets, signal) {
       const wrong = offsets.find((offset) => !Number.isSafeInteger(offset) || offset < 0)
       if (wrong !== undefined) throw new ShoalError('RANGE_INVALID', `not an offset of a segment: ${wrong}`)
       const wanted = new Set(offsets)
-      await room.withDisk(0, () => mutate.run(() => replace(digest, wanted)))
+      // Held, it does not move to a borrowed file again before the marks are there.
+      const release = wanted.size > 0 ? blobs.hold(digest) : () => {}
+      try {
+        for (let n = 0; n < TRIES; n++) {
+          await redeem(digest, { offsets: wanted, signal })
+          if (await room.withDisk(0, () => mutate.run(() => replace(digest, wanted)))) return
+        }
+        throw noSpace(`what is to be kept of ${digest} could not be copied into ${dir}`)
+      } finally {
+        release()
+      }
     },
     kept,
     async *keptBlobs() {

@@ -115,12 +115,12 @@ function assemble({
   const removal = createRemoval(state)
   const room = createRoom({ state, removal, limits })
   const facts = createFacts({ state, room })
-  const marks = createKept({ state, removal, room })
   const put = createPut({ state, removal, room })
-  const borrowing = createBorrowing({ state, removal, room })
+  const borrowing = createBorrowing({ state, removal, room, put })
   const read = createRead({ state, removal, borrowing })
   const scrub = createScrub({ state, removal, borrowing })
   const redeem = createRedeem({ state, put, read })
+  const marks = createKept({ state, removal, room, redeem })
 
   const work = new Set<Promise<unknown>>()
   let closing: Promise<void> | undefined
@@ -181,13 +181,8 @@ function assemble({
     describe: (...args) => track(() => facts.describe(...args)),
     borrow: (digest, path, options) =>
       track(() => borrowing.borrow(digest, path, { ...options, signal: whileOpen(options.signal) })),
-    giveBack: (digest) =>
-      track(async () => {
-        await redeem(digest, { kept: true, signal: stop.signal }).catch((error: unknown) => {
-          log.warn({ digest, err: error }, 'a share is lost with the file that it lay in')
-        })
-        await borrowing.giveBack(digest)
-      }),
+    giveBack: (digest) => track(() => borrowing.giveBack(digest)),
+    own: (digest, signal) => track(() => redeem(digest, { signal: whileOpen(signal) })),
     markComplete: (digest) => track(() => facts.markComplete(digest)),
     dropSegment: (digest, offset) => track(() => removal.segment(digest, offset)),
     remove: (digest) =>
@@ -210,7 +205,7 @@ function assemble({
         release()
       }
     },
-    keep: (...args) => track(() => marks.keep(...args)),
+    keep: (digest, offsets) => track(() => marks.keep(digest, offsets, stop.signal)),
     kept: (digest) => track(() => marks.kept(digest)),
     keptBlobs: () => marks.keptBlobs(),
     trim: (digest, signal) => track(() => marks.trim(digest, whileOpen(signal))),

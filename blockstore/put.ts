@@ -41,7 +41,7 @@ export function createPut({
 
   /**
    * One turn of the mutex: the file gets its name, the index its entries. Without `staged`, the block is thought to be
-   * here; false if its file is not.
+   * here; false if its file is not, or is another's and must not be.
    */
   async function commit(
     digest: Digest,
@@ -53,6 +53,9 @@ export function createPut({
     const value = await index.get(blockKey(cid))
     const block = value === undefined ? undefined : decodeBlock(value)
     if (staged === undefined && !(block && places.stamp(cid, block)?.size === length)) return false
+    const entry = blobs.get(digest) ?? newBlob(digest, now())
+    const isKept = entry.marks > 0 && (await index.has(keptKey(digest, offset)))
+    if (staged === undefined && isBorrowed(block) && (isKept || entry.pinned)) return false
     // A borrowed block that is put all the same, since its file is no good or nobody knew, has a file of its own from now on.
     const known = block !== undefined && (staged === undefined || !isBorrowed(block))
 
@@ -62,8 +65,6 @@ export function createPut({
       old && old.cid !== cid
         ? await removal.plan([{ digest, offset, length: old.length, cid: old.cid }])
         : undefined
-    const entry = blobs.get(digest) ?? newBlob(digest, now())
-    const isKept = entry.marks > 0 && (await index.has(keptKey(digest, offset)))
     const ops: Op[] = replaced?.ops ?? []
     if (!known)
       ops.push({

@@ -31,6 +31,8 @@ export interface Blob {
   bytesKept: number
   /** Path of the file, not ours, that its blocks are ranges of; undefined: they have files of their own. */
   borrowedFrom: string | undefined
+  /** Own files of it may be left that `borrow` would move there; false once it has looked, until marks go. */
+  mayMove: boolean
 }
 
 export interface Usage {
@@ -107,16 +109,20 @@ export interface BlockStore {
   describe(digest: Digest, facts: { size?: number; mediaType?: string }): Promise<void>
   /**
    * Reads the file once. If its bytes have the digest, the blob is complete and its blocks are ranges of the file from then on: what
-   * own files had of it goes. A pinned blob is left as it is. The file is never written or removed, and may change or go at any time; every read is verified as ever.
+   * own files had of it goes. But blocks that are kept, or that a pinned or held blob needs too, stay in own files, and kept ones that were
+   * not here are copied. A pinned blob is left as it is. Once more for the same file, it moves what was left and need not stay any more.
+   * The file is never written or removed, and may change or go at any time; every read is verified as ever.
    * False when the bytes are others', or changed meanwhile; what was borrowed from that file is given back then.
-   * @throws ABORTED | STORE_FULL (the index has no room) | the file system's errors
+   * @throws BUSY while the blob is held | ABORTED | STORE_FULL (no room for the index, or for what is kept; the rest is borrowed) | the file system's errors
    */
   borrow(digest: Digest, path: string, options: BorrowOptions): Promise<boolean>
-  /**
-   * The file is gone or will be: the segments that it alone holds leave, of this blob and of others. What is kept of the blob is copied
-   * first, where the file is still there.
-   */
+  /** The file is gone or will be: the segments that it alone holds leave, of this blob and of others. Nothing that is kept is among them. */
   giveBack(digest: Digest): Promise<void>
+  /**
+   * Copies what of the blob lies in borrowed files into own ones, where it stays while the blob is held: for who acknowledges something and
+   * has neither pinned nor kept it yet. @throws STORE_FULL
+   */
+  own(digest: Digest, signal: AbortSignal): Promise<void>
   /** The caller has verified the whole blob's digest. */
   markComplete(digest: Digest): Promise<void>
   /** Forgets one segment (a block that proved wrong), and its block where nothing else needs it. */
@@ -131,7 +137,8 @@ export interface BlockStore {
   /**
    * These offsets of the blob are this node's share of a stored image: eviction, collect and trim leave their segments alone.
    * Replaces the set given before; [] lets all go. Survives restarts; offsets whose block is not here (yet, or any more) are
-   * remembered too. @throws RANGE_INVALID | STORE_FULL
+   * remembered too. Blocks that lie in borrowed files are copied into own ones first; where one finds no room, the set stays as it was.
+   * @throws RANGE_INVALID | STORE_FULL
    */
   keep(digest: Digest, offsets: readonly number[]): Promise<void>
   /** The offsets that are kept, in order. */

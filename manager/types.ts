@@ -198,7 +198,7 @@ export interface Manager {
   holds(digest: Digest): Promise<boolean>
   /**
    * Lets the blob lie in a file that is not Shoal's (see BlockStore.borrow), and tells the site that it is here whole. False when the file
-   * has other bytes. @throws BUSY while a task brings the blob here, which is not disturbed | ABORTED | STORE_FULL
+   * has other bytes. @throws BUSY while a task brings the blob here, or somebody holds it: neither is disturbed | ABORTED | STORE_FULL
    */
   borrow(
     digest: Digest,

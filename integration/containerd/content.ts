@@ -107,17 +107,18 @@ export function followContent({
     if (!file) return gone(digest)
     if (refused.get(digest) === file.print) return
     const blob = await store.blob(digest)
-    if (blob?.pinned || (blob?.complete && blob.borrowedFrom === pathOf(digest))) return
+    if (blob?.pinned || (blob?.complete && blob.borrowedFrom === pathOf(digest) && !blob.mayMove)) return
     queue.add(digest, file.due)
   }
 
   async function take(digest: Digest): Promise<void> {
     const file = await seen(digest)
     if (!file) return gone(digest)
+    // Before it lies there, as it may go in that very moment.
+    if ((await store.blob(digest))?.borrowedFrom !== pathOf(digest)) discards.borrowed(digest)
     try {
       const stands = await manager.borrow(digest, pathOf(digest), { bytesPerSecond, signal })
-      if (stands) discards.borrowed(digest)
-      else if ((await seen(digest))?.print === file.print) {
+      if (!stands && (await seen(digest))?.print === file.print) {
         refused.set(digest, file.print)
         log.warn(
           { path: pathOf(digest) },
@@ -125,8 +126,8 @@ export function followContent({
         )
       }
     } catch (error) {
+      // Somebody counts on our own blocks, perhaps for long, as a push does that waits for its copies: the next look sees.
       if (!isShoalError(error, 'BUSY')) throw error
-      queue.add(digest, Date.now() + retryMs)
       return
     }
     // It may have gone just as it was borrowed, and the event have come too early.

@@ -50,7 +50,8 @@ export async function spread(options: {
   async function supply(peer: PeerId, share: Uint8Array): Promise<void> {
     for (let vain = 0; vain < TRIES; ) {
       const before = holdings.get(peer)
-      if (!before || isEmpty(lacks(peer, share))) return
+      const lacking = countBits(lacks(peer, share))
+      if (!before || lacking === 0) return
       const sources = [...holdings]
         .filter(([other, { here }]) => other !== peer && !isEmpty(common(here, without(share, before.here))))
         .map(([other, { here }]) => ({ peer: other, here: common(here, share) }))
@@ -62,7 +63,7 @@ export async function spread(options: {
         result.copied += came.length
         result.bytes += bytes
         options.onBytes?.(bytes)
-        if (came.length === 0) vain++
+        if (countBits(lacks(peer, share)) >= lacking) vain++
       } catch (error) {
         signal.throwIfAborted()
         log.warn(

@@ -9,6 +9,8 @@ import type { Holding, TakeRequest } from './messages.ts'
 
 /** Blocks on their way to this node at a time, of all blobs. */
 const AT_ONCE = 4
+/** Places that are marked in one go: what had to be copied for them is not undone by the next that finds no room. */
+const KEEP_AT_ONCE = 64
 /** A request is answered after so long whether all came or not; who asked goes on from there. */
 export const TAKE_MS = 20_000
 const STALL_MS = 4000
@@ -156,7 +158,13 @@ export function createTaking(deps: {
       if (known !== undefined && known !== size)
         throw new ShoalError('PROTOCOL', `${digest} has ${known} bytes here, not ${size}`)
       await store.describe(digest, { size, ...(mediaType === undefined ? {} : { mediaType }) })
-      await keep(digest, (kept) => union(kept, request.keep))
+      // In parts, as what lies in a borrowed file is copied first.
+      const wanted = bitIndexes(request.keep)
+      for (let at = 0; at < wanted.length && !signal.aborted; at += KEEP_AT_ONCE) {
+        const part = bitfield((wanted.at(-1) ?? 0) + 1)
+        for (const index of wanted.slice(at, at + KEEP_AT_ONCE)) setBit(part, index)
+        await keep(digest, (kept) => union(kept, part))
+      }
       const blocks = await createBlocks({ digest, store, signer, log })
       const missing = without(request.keep, blocks.bits())
       if (isEmpty(missing)) return await holding(digest)

@@ -65,17 +65,19 @@ export function createKeeping(parts: {
     holds.delete(name)
   }
 
-  /** All of it on this disk: a part may have been pushed to another node. */
+  /** All of it on this disk, in our own files: a part may have been pushed to another node, or lie in containerd's. */
   async function bringHere({ blobs }: Pushed, signal: AbortSignal): Promise<void> {
     for (const { digest, size } of blobs) {
-      if ((await store.blob(digest))?.complete) continue
-      const origin = elsewhere(digest)
-      const blob = await manager.open({ digest, size, origin, priority: 'client', signal })
-      try {
-        await blob.done
-      } finally {
-        blob.close()
+      if (!(await store.blob(digest))?.complete) {
+        const origin = elsewhere(digest)
+        const blob = await manager.open({ digest, size, origin, priority: 'client', signal })
+        try {
+          await blob.done
+        } finally {
+          blob.close()
+        }
       }
+      await store.own(digest, signal)
     }
   }
 

@@ -81,12 +81,15 @@ test('whatever is borrowed, put, kept, evicted, given back and lost: all that th
           const stands = await store.borrow(digest, pathOf(n), { sign, signal })
           if (pinned) assert.equal(stands, complete)
           else assert.equal(stands, files.has(n) || (await isBorrowed(n)))
+          if (stands && !pinned && files.has(n)) await expectMoved(n)
         }
         if (what === 'giveBack') await store.giveBack(digest)
         if (what === 'vanish') {
+          const { bytesKept = 0 } = (await store.blob(digest)) ?? {}
           await rm(pathOf(n), { force: true })
           files.delete(n)
           await store.giveBack(digest)
+          assert.equal((await store.blob(digest))?.bytesKept ?? 0, bytesKept)
         }
         if (what === 'remove') {
           await store.remove(digest)
@@ -133,6 +136,19 @@ test('whatever is borrowed, put, kept, evicted, given back and lost: all that th
         return (await store.blob(layers[n]!.digest))?.borrowedFrom !== undefined
       }
 
+      /** What a borrowed blob still has in own files is kept, or of a pinned blob, here or in another blob. */
+      async function expectMoved(n: number): Promise<void> {
+        const own = await filesIn(dir)
+        const stay = new Set<string>()
+        for (const [of, { digest }] of layers.entries()) {
+          const pinned = (await store.blob(digest))?.pinned
+          for (const { cid, offset } of await store.segments(digest))
+            if (pinned || marks[of]!.includes(offset)) stay.add(cid)
+        }
+        for (const { cid } of await store.segments(layers[n]!.digest))
+          assert.ok(stay.has(cid) || !own.includes(cid), 'it could have moved')
+      }
+
       /** Of a blob that is not pinned: of its own, no more than its share. */
       async function expectOnlyKept(of: number): Promise<void> {
         const blob = await store.blob(layers[of]!.digest)
@@ -145,6 +161,7 @@ test('whatever is borrowed, put, kept, evicted, given back and lost: all that th
 
       async function check(): Promise<void> {
         const sizes = new Map<string, number>()
+        const own = await filesIn(dir)
         for (const blob of await all(store.blobs())) {
           const { bytes } = layers.find(({ digest }) => digest === blob.digest)!
           const wanted = marks[layers.findIndex(({ digest }) => digest === blob.digest)]!
@@ -154,7 +171,9 @@ test('whatever is borrowed, put, kept, evicted, given back and lost: all that th
             assert.ok((await store.read(cid)).equals(bytes.subarray(offset, offset + length)))
             sizes.set(cid, length)
             here += length
-            if (wanted.includes(offset)) kept += length
+            if (!wanted.includes(offset)) continue
+            kept += length
+            assert.ok(own.includes(cid), 'a share has own files')
           }
           assert.deepEqual(
             await store.kept(blob.digest),
@@ -164,7 +183,6 @@ test('whatever is borrowed, put, kept, evicted, given back and lost: all that th
           assert.equal(blob.bytesKept, kept)
           if (blob.complete) assert.equal(here, bytes.length)
         }
-        const own = await filesIn(dir)
         const sum = (cids: string[]): number => cids.reduce((total, cid) => total + sizes.get(cid)!, 0)
         const lent = [...sizes.keys()].filter((cid) => !own.includes(cid))
         assert.deepEqual(store.usage(), {

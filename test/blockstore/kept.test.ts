@@ -32,6 +32,7 @@ test('eviction takes what is not kept of a blob and leaves its record and its sh
     bytesHere: 2000,
     bytesKept: 2000,
     borrowedFrom: undefined,
+    mayMove: true,
   })
   // What is kept counts towards the quota and is never given up for it.
   await assert.rejects(store.putSegment(C, { offset: 0 }, randomBytes(9000)), { code: 'STORE_FULL' })

@@ -77,6 +77,7 @@ class Model {
         complete: false,
         pinned: false,
         borrowedFrom: undefined,
+        mayMove: true,
         segments: new Map(),
         kept: new Set(),
       }

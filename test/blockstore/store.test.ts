@@ -39,6 +39,7 @@ test('what is put is read back, and is there after a restart', async (t) => {
       bytesHere: first.length + last.length,
       bytesKept: 0,
       borrowedFrom: undefined,
+      mayMove: true,
     })
     assert.deepEqual(store.usage(), {
       bytes: first.length + last.length,

@@ -154,6 +154,7 @@ export function standInStore(): BlockStore {
         bytesHere: 4096,
         bytesKept: 1024,
         borrowedFrom: undefined,
+        mayMove: true,
       }
     },
     close: async () => {},

@@ -35,7 +35,7 @@ describe("containerd's content", () => {
 
   const follow = (options: Partial<ContentOptions> = {}): void => {
     const { manager, store } = node
-    content = followContent({ root, manager, store, log: silentLog(), standMs: 0, ...options })
+    content = followContent({ root, manager, store, log: silentLog(), standMs: 0, lookMs: 1000, ...options })
   }
 
   const pathOf = (digest: Digest): string => join(blobs, digest.slice(7))
@@ -162,12 +162,33 @@ describe("containerd's content", () => {
     assert.equal(await node.manager.holds(digest), true)
   })
 
+  test('what is held stays, without a word in the log; what is kept no longer moves', async () => {
+    const digest = swarm.upstream.add(3 * MIB)
+    await pull(swarm, node, digest)
+    const release = node.store.hold(digest)
+    const warnings: unknown[] = []
+    const log = { ...silentLog(), warn: (...args: unknown[]) => void warnings.push(args) }
+    follow({ lookMs: 50, log })
+    await commit(swarm.upstream.blobs.get(digest)!)
+    await delay(300)
+    assert.equal((await node.store.blob(digest))?.borrowedFrom, undefined)
+    await node.store.keep(digest, [0, MIB])
+    release()
+    await borrowed(digest)
+    assert.equal(node.store.usage().bytes, 2 * MIB)
+    await node.store.keep(digest, [MIB])
+    await eventually('it has moved', async () => node.store.usage().bytes === MIB)
+    await node.store.keep(digest, [])
+    await eventually('all has moved', async () => node.store.usage().bytes === 0)
+    assert.deepEqual(warnings, [])
+  })
+
   test('a task that is under way is let alone', async () => {
     const digest = swarm.upstream.add(4 * MIB)
     swarm.upstream.pace = 5
     const pulling = pull(swarm, node, digest)
     await eventually('the pull has begun', async () => ((await node.store.blob(digest))?.bytesHere ?? 0) > 0)
-    follow({ retryMs: 50 })
+    follow({ lookMs: 50 })
     await commit(swarm.upstream.blobs.get(digest)!)
     await delay(150)
     assert.equal((await node.store.blob(digest))?.borrowedFrom, undefined)
@@ -178,7 +199,7 @@ describe("containerd's content", () => {
   test('a task that begins while the file is read comes first', async () => {
     const digest = swarm.upstream.add(2 * MIB)
     await commit(swarm.upstream.blobs.get(digest)!)
-    follow({ bytesPerSecond: 1000, retryMs: 60_000 })
+    follow({ bytesPerSecond: 1000, lookMs: 60_000 })
     await delay(200)
     assert.equal((await pull(swarm, node, digest)).upstream, 2 * MIB)
     assert.equal((await node.store.blob(digest))?.borrowedFrom, undefined)

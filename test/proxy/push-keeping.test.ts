@@ -1,12 +1,17 @@
 import assert from 'node:assert/strict'
+import { rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { ShoalError } from '../../base/index.ts'
 import {
   assertRefused,
+  bytesOf,
   describe as described,
   fakeStoring,
+  LAYER,
   OCI_INDEX,
   OCI_MANIFEST,
+  pushBlob,
   pushImage,
   pushNode,
   putManifest,
@@ -167,6 +172,32 @@ describe('under local-first', () => {
     gate.resolve()
     await eventually('it is done', async () => (await pendingOf(node)).length === 0)
     await eventually('nothing is kept', () => fake.stored.size === 0)
+  })
+
+  test('what lay in a borrowed file has own files when the push is acknowledged', async (t) => {
+    const fake = fakeStoring()
+    fake.fails = new ShoalError('NO_QUORUM', 'nobody there')
+    const node = await pushNode(t, { config, push: { storing: fake.storing } })
+    const layer = bytesOf(5000)
+    const { digest } = described(layer, '')
+    const path = join(node.dir, 'layer')
+    await writeFile(path, layer)
+    const sign = () => ({ seeder: 'me', signature: Buffer.from('signed') })
+    const { signal } = new AbortController()
+    const borrow = () => node.store.borrow(digest, path, { sign, signal })
+    assert.equal(await borrow(), true)
+    await pushBlob(node, NAME, layer)
+    const { manifest } = await pushImage(node, NAME)
+    assert.equal(node.store.usage().borrowed, layer.length)
+    const layers = [described(layer, LAYER)]
+    assert.equal((await putManifest(node, NAME, 'v1', { ...manifest, layers })).status, 201)
+    assert.equal(node.store.usage().borrowed, 0)
+    await assert.rejects(borrow(), { code: 'BUSY' })
+    await rm(path)
+    await node.store.giveBack(digest)
+    assert.equal((await node.store.blob(digest))?.complete, true)
+    const [segment] = await node.store.segments(digest)
+    assert.ok((await node.store.read(segment!.cid)).equals(layer))
   })
 
   test('what was not copied when the node ended is copied after its start; what was not acknowledged is forgotten', async (t) => {
