@@ -44,6 +44,8 @@ export interface Holders {
   setHave(holder: Holder, have: Uint8Array, now: number): void
   /** All that the block's holders claim now is not believed for a while, if they are few; but what the asker has is. */
   doubt(index: number, asker: Holder, until: number): void
+  /** All claims are believed again: there is nothing better to be had. */
+  believe(now: number): void
   delete(peer: PeerId): void
   /** How many peers hold the block. */
   held(index: number): number
@@ -155,6 +157,20 @@ export function createHolders(events: {
         const bits = holder.have.slice()
         holder.doubted = { bits, until }
         setHave(holder, bits, Number.NEGATIVE_INFINITY)
+      }
+    },
+    believe(now) {
+      for (const holder of list) {
+        const { doubted } = holder
+        if (doubted === undefined) continue
+        holder.doubted = undefined
+        const { bits } = doubted
+        const have = new Uint8Array(Math.max(bits.length, holder.have.length))
+        setHave(
+          holder,
+          have.map((_, at) => (bits[at] ?? 0) | (holder.have[at] ?? 0)),
+          now,
+        )
       }
     },
     delete(peer) {

@@ -163,6 +163,11 @@ export function createLeases(
     )
   }
 
+  /** Upstream did not answer somebody a moment ago: then those who claim to have the blocks are the better hope. */
+  function unreachable(now: number): boolean {
+    return holders.list.some(({ refused }) => refused?.reason === 'unreachable' && refused.until > now)
+  }
+
   /** Takes back the lease that would keep everybody waiting, if the node is so much faster. */
   function takeFromSlow(holder: Holder, now: number): boolean {
     // What it says it could, and what it lately did.
@@ -253,6 +258,7 @@ export function createLeases(
       let run = freeRun(end)
       if (run === undefined) {
         const stranded = strandedRun(holder, end, now)
+        if (stranded !== undefined && unreachable(now)) return
         if (stranded !== undefined) {
           holders.doubt(stranded.start, holder, now + limits.doubtMs)
           if (holders.held(stranded.start) > 0) {

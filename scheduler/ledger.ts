@@ -8,6 +8,8 @@ import { sampleHolders } from './sample.ts'
 import type { Cut, DispatchAnswer, DispatchRequest, Ledger, PeerId, ReleaseReason } from './types.ts'
 
 /** Which failure says most about why a blob cannot be had. */
+/** After so many times `strandedMs` without a block, what others claim to have is no hope any more. */
+const IN_VAIN = 4
 const TELLING: ReleaseReason[] = ['missing', 'denied', 'unreachable']
 const MAX_UNREACHABLE_MS = 10_000
 const LESSEE_RETRY_MS = 100
@@ -111,6 +113,7 @@ export function createLedger(options: {
       if (reason === 'no-range') leases.wholeOnly()
       if (!TELLING.includes(reason)) continue
       leases.releaseAll(holder)
+      if (reason === 'unreachable') holders.believe(clock)
       const times = holder.refused?.reason === reason ? holder.refused.times + 1 : 1
       const ms =
         reason === 'unreachable'
@@ -147,7 +150,9 @@ export function createLedger(options: {
 
   /** What upstream told the nodes that tried, where that leaves no hope for this one. */
   function refusal(holder: Holder): DispatchAnswer['refusal'] {
-    if (complete() || settling()) return undefined
+    if (settling()) return undefined
+    const held = complete()
+    if (held && clock - holder.grownAt < IN_VAIN * limits.strandedMs) return undefined
     const refusals: Refused[] = []
     for (const { refused } of holders.list) {
       if (refused !== undefined && (refused.until > clock || clock - refused.at < limits.refusedMs)) {
@@ -160,6 +165,7 @@ export function createLedger(options: {
     if (!inVain && (leases.live > 0 || seeders().length > 0)) return undefined
     refusals.sort((a, b) => TELLING.indexOf(a.reason) - TELLING.indexOf(b.reason))
     const worst = refusals[0]
+    if (worst === undefined && held) return undefined
     if (worst === undefined)
       return { reason: 'unreachable', detail: 'no node that pulls it can reach upstream' }
     return { reason: worst.reason, ...(worst.detail === undefined ? {} : { detail: worst.detail }) }
@@ -273,6 +279,10 @@ export function createLedger(options: {
 
     get usedAt() {
       return clock
+    },
+
+    get complete() {
+      return complete()
     },
 
     get empty() {

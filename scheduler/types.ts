@@ -76,6 +76,8 @@ export interface Ledger {
   readonly usedAt: number
   /** No holders, pullers or leases are left: nothing would be lost by forgetting it. */
   readonly empty: boolean
+  /** Somebody holds every block. */
+  readonly complete: boolean
 }
 
 /** What is known of a peer's behaviour, common to all tasks of this node. Times in ms, rates in bytes a second. */

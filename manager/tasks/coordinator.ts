@@ -26,7 +26,11 @@ import {
 
 /** Nodes that are told of a complete blob, and asked by a coordinator that does not know it. */
 export const REPLICAS = 2
+/** So long they are waited for. Of a stored blob, whoever has more to do than to answer may still do so later. */
 const LOOKUP_MS = 500
+const LATE_MS = 5000
+/** Between dispatches while such an answer may still come. */
+const LATE_RETRY_MS = 100
 /** So often everybody is asked anew for a stored blob of which a part seems to be nowhere. */
 const PRIME_MS = 1000
 const IDLE_MS = 10 * 60_000
@@ -48,6 +52,8 @@ interface Entry {
   createdAt: number
   primed: Promise<void> | undefined
   primedAt: number
+  /** Nodes that have not answered since everybody was asked for the first time, or after the site changed. */
+  late: Set<PeerId>
   /** Who pulls the blob says itself what it has. */
   pullers: Set<PeerId>
 }
@@ -70,14 +76,23 @@ export function createCoordinator(deps: {
     let entry = entries.get(digest)
     if (!entry) {
       const ledger = createLedger({ digest, blockSize: BLOCK_SIZE, random })
-      entry = { ledger, createdAt: Date.now(), primed: undefined, primedAt: 0, pullers: new Set() }
+      entry = {
+        ledger,
+        createdAt: Date.now(),
+        primed: undefined,
+        primedAt: 0,
+        late: new Set(),
+        pullers: new Set(),
+      }
       entries.set(digest, entry)
     }
     return entry
   }
 
   /** What this node's own disk and the next in order know, asked once: a new coordinator must not send anybody upstream in vain. */
-  async function prime(digest: Digest, { ledger, pullers }: Entry): Promise<void> {
+  async function prime(digest: Digest, entry: Entry): Promise<void> {
+    const { ledger, pullers, late } = entry
+    const patient = entry.primedAt === 0
     const own = await ownHolding(digest)
     if (own && !pullers.has(self)) ledger.dispatch(own, Date.now())
     const site = members.site().map((member) => member.id)
@@ -86,8 +101,15 @@ export function createCoordinator(deps: {
       await Promise.all(order.slice(0, REPLICAS).map((peer) => lookup(peer, digest, ledger)))
       return
     }
-    const others = order.filter((peer) => !pullers.has(peer))
-    await Promise.all(others.map((peer) => lookup(peer, digest, ledger, (holder) => holder === peer)))
+    const asked = order
+      .filter((peer) => !pullers.has(peer))
+      .map(async (peer) => {
+        if (patient) late.add(peer)
+        const credible = (holder: PeerId): boolean => holder === peer && !pullers.has(peer)
+        await lookup(peer, digest, ledger, credible, patient ? LATE_MS : LOOKUP_MS)
+        late.delete(peer)
+      })
+    await enough(ledger, asked)
   }
 
   function primed(digest: Digest, entry: Entry): Promise<void> {
@@ -118,9 +140,10 @@ export function createCoordinator(deps: {
     digest: Digest,
     ledger: Ledger,
     credible: (holder: PeerId) => boolean = () => true,
+    timeoutMs = LOOKUP_MS,
   ): Promise<void> {
     try {
-      const known = readAnswer(await rpc.request(peer, 'lookup', { digest }, { timeoutMs: LOOKUP_MS }))
+      const known = readAnswer(await rpc.request(peer, 'lookup', { digest }, { timeoutMs }))
       const facts = {
         ...(known.size === undefined ? {} : { size: known.size }),
         ...(known.mediaType === undefined ? {} : { mediaType: known.mediaType }),
@@ -162,7 +185,12 @@ export function createCoordinator(deps: {
     else entry.pullers.delete(request.peer)
     await primed(digest, entry)
     const answer = entry.ledger.dispatch(request, Date.now())
-    if (!answer.refusal || !isStored(digest) || Date.now() - entry.primedAt < PRIME_MS) return answer
+    if (!answer.refusal || !isStored(digest)) return answer
+    if (entry.late.size > 0) {
+      const { refusal: _, ...rest } = answer
+      return { ...rest, retryMs: LATE_RETRY_MS }
+    }
+    if (Date.now() - entry.primedAt < PRIME_MS) return answer
     // Nobody could fetch it: then it matters whether a neighbour has it that was not heard of.
     entry.primed = undefined
     await primed(digest, entry)
@@ -208,7 +236,11 @@ export function createCoordinator(deps: {
       }
     }
     // Who comes may keep a share, and who went may have been the one that knew of another's.
-    for (const [digest, entry] of entries) if (isStored(digest)) entry.primed = undefined
+    for (const [digest, entry] of entries) {
+      if (!isStored(digest)) continue
+      entry.primed = undefined
+      entry.primedAt = 0
+    }
     present = now
   })
   const sweep = setInterval(() => {
@@ -254,4 +286,15 @@ export function createCoordinator(deps: {
       stopListening()
     },
   }
+}
+
+/** Resolves when all have answered, when enough have for every block to have a holder, or when it is late. */
+async function enough(ledger: Ledger, asked: Promise<void>[]): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  await new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, LOOKUP_MS)
+    for (const one of asked) void one.then(() => ledger.complete && resolve())
+    void Promise.all(asked).then(() => resolve())
+  })
+  clearTimeout(timer)
 }

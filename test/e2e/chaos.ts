@@ -187,7 +187,7 @@ export async function assertAllThere(site: Site, acknowledged: Acknowledged[]): 
   assert.deepEqual(failures, [])
 }
 
-/** One round; the uplink is cut at its end, and a node killed for good. Returns its index. */
+/** One round; at its end the uplink is cut and a node killed, and after a repair another one, and everything has to be there. */
 export async function chaosRound(options: {
   lab: Lab
   site: Site
@@ -202,11 +202,19 @@ export async function chaosRound(options: {
     `seed ${seed}: ${chaos.kills} kills, ${pushes} pushes and ${chaos.acknowledged.length - pushes} stores acknowledged, ${chaos.failed} failed`,
   )
   await lab.cutUplink()
-  const lost = Math.floor(createRandom(seed ^ 0x5eed)() * site.hosts.length)
-  say(`  h${lost + 1} is killed for good`)
-  site.nodes[lost]!.kill('SIGKILL')
-  await site.nodes[lost]!.service.ended
-  await assertAllThere(site, chaos.acknowledged)
+  const lose = createRandom(seed ^ 0x5eed)
+  for (const repair of [false, true]) {
+    const left = site.nodes.flatMap(({ service }, i) => (service.running() ? [i] : []))
+    if (repair) {
+      const { code, stderr } = await site.nodes[left[0]!]!.cli(['repair', '--now'])
+      assert.equal(code, 0, stderr)
+    }
+    const lost = left[Math.floor(lose() * left.length)]!
+    say(`  h${lost + 1} is killed for good`)
+    site.nodes[lost]!.kill('SIGKILL')
+    await site.nodes[lost]!.service.ended
+    await assertAllThere(site, chaos.acknowledged)
+  }
   return chaos
 }
 

@@ -165,6 +165,19 @@ describe('stored images', () => {
     assert.equal((await state(nodes[0]!, 2))!.copiesNow, 2)
   })
 
+  it('are pulled though a node that has a share is slow to say so', async () => {
+    const nodes = await add(4)
+    await offered(nodes)
+    const blobs = await store(nodes[0]!, 1, [16 * MIB])
+    await until('records', async () => (await state(nodes[3]!, 1)) !== undefined)
+    swarm.upstream.up = false
+    const fifth = await swarm.add()
+    await offered([fifth])
+    await until('records', async () => (await state(fifth, 1)) !== undefined)
+    for (const node of nodes) node.lag = 1200
+    for (const { digest } of blobs) await pull(swarm, fifth, digest)
+  })
+
   it('keep a block until its new holder has it', async () => {
     const nodes = await add(3)
     await offered(nodes)

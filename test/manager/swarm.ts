@@ -19,6 +19,8 @@ export interface SwarmNode {
   /** What this node's peers get instead of a block's true bytes; undefined: the truth. Set by tests. */
   spoil: ((bytes: Buffer) => Promise<Buffer>) | undefined
   stop(): Promise<void>
+  /** ms until it answers a request. */
+  lag: number
 }
 
 export interface SwarmNodeOptions {
@@ -120,8 +122,15 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
   }
 
   function rpcOf(self: PeerId): Rpc {
-    async function request(peer: PeerId, method: string, body: unknown): Promise<unknown> {
-      await new Promise((resolve) => setTimeout(resolve, 1))
+    async function request(
+      peer: PeerId,
+      method: string,
+      body: unknown,
+      { timeoutMs = Number.POSITIVE_INFINITY } = {},
+    ): Promise<unknown> {
+      const lag = nodes.find((node) => node.id === peer)?.lag ?? 1
+      await new Promise((resolve) => setTimeout(resolve, Math.min(lag, timeoutMs)))
+      if (lag > timeoutMs) throw new ShoalError('TIMEOUT', `${peer} is slow`)
       const handler = reachable(self, peer) && handlers.get(peer)?.get(method)
       if (!handler) throw new ShoalError('PEER_GONE', `${peer} is gone`)
       const reply = await handler(self, structuredClone(body), new AbortController().signal)
@@ -229,6 +238,7 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
       store,
       dir: home,
       spoil: undefined,
+      lag: 1,
       async stop() {
         handlers.delete(id)
         changed()

@@ -96,3 +96,38 @@ test('who says done without delivering is not given the range again if another c
   assert.deepEqual(a.dispatch(10).leases, [])
   assert.deepEqual(rangeOf(b.dispatch(11).leases[0]), [0, 8])
 })
+
+/** One node that claims to have everything, and three pullers that get nothing of it; upstream answers none of them. */
+function stuckSite() {
+  const ledger = ledgerOf()
+  const full = new TestNode(ledger, 'full', { size: 4 * MIB })
+  full.pulling = false
+  full.gets(span(0, 8)).dispatch(0)
+  const nodes = ['a', 'b', 'c'].map((id) => new TestNode(ledger, id, { size: 4 * MIB }))
+  const dispatch = (now: number): void => {
+    for (const node of nodes) {
+      const lease = node.dispatch(now).leases[0]
+      if (lease) node.gives(lease.id, 'unreachable')
+    }
+  }
+  return { nodes, dispatch }
+}
+
+test('while upstream is out of reach, a holder that is slow is still believed', () => {
+  const { nodes, dispatch } = stuckSite()
+  for (let now = 0; now < 15_000; now += 100) {
+    dispatch(now)
+    for (const node of nodes) assert.equal(node.last?.refusal, undefined, `at ${now} ms`)
+  }
+  const heard = nodes.filter((node) =>
+    node.last?.holders.some(({ peer, have }) => peer === 'full' && have[0] === 255),
+  )
+  assert.ok(heard.length >= 2, 'they are told where the blocks are')
+})
+
+test('but not for ever', () => {
+  const { nodes, dispatch } = stuckSite()
+  let now = 0
+  for (; now < 60_000 && !nodes.some((node) => node.last?.refusal); now += 100) dispatch(now)
+  assert.ok(now > 15_000 && now < 40_000, `${now} ms`)
+})
