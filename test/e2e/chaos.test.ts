@@ -18,10 +18,8 @@ describe('nodes are killed at random moments', { skip: lacking() }, () => {
     explained(
       () => site,
       async () => {
-        const seed = Date.now() % 1_000_000
         const say = (line: string): void => t.diagnostic(line)
-        say(`seed ${seed}`)
-        const chaos = await chaosRound({ lab, site, seed, ms: 12_000, say })
+        const chaos = await chaosRound({ lab, site, seed: 1, ms: 12_000, say })
         assert.ok(chaos.kills > 0 && chaos.acknowledged.length > 0)
       },
     ))
