@@ -13,6 +13,9 @@ import type { StoredBlob, StoredImage, Storing } from './types.ts'
 
 /** How often a blob is spread anew, without the nodes that failed. */
 const TRIES = 3
+/** So long a node that just came is waited for to say what space it offers. */
+const OFFER_MS = 5000
+const OFFER_POLL_MS = 100
 const TRIM_TRIES = 20
 const TRIM_MS = 50
 
@@ -126,7 +129,17 @@ export async function storeImage(options: {
     options.onProgress({ ...progress })
   }
 
+  /** Else an image stored in the first moments of a site would be on fewer nodes than could have it. */
+  async function offered(): Promise<void> {
+    for (const end = performance.now() + OFFER_MS; performance.now() < end; ) {
+      if (layout.live().every((peer) => catalog.offers().has(peer))) return
+      signal.throwIfAborted()
+      await new Promise((resolve) => setTimeout(resolve, OFFER_POLL_MS))
+    }
+  }
+
   await catalog.ready
+  await offered()
   const end = await catalog.begin(image)
   try {
     let giving: Promise<void> = Promise.resolve()

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
-import type { StoredState } from '../../manager/index.ts'
+import type { Repaired, StoredState } from '../../manager/index.ts'
 import { ORDERS } from '../fakes/storer.ts'
 import { createLab, type Lab, type Pushed, type Site, sleep, startSite } from '../lab/index.ts'
 import { assertWhole, explained, lacking } from './support.ts'
@@ -92,18 +92,66 @@ describe('images stored in two copies', { skip: lacking() }, () => {
       },
     ))
 
+  /** All copies are there, and on no disk is more than its share. */
+  async function repaired(): Promise<number> {
+    let copied = 0
+    for (let tries = 10; ; tries--) {
+      copied += (await order<Repaired>(0, '/repair')).copied
+      const states = await order<StoredState[]>(0, '/list')
+      if (states.every(({ copiesNow }) => copiesNow >= 2)) break
+      assert.ok(tries > 0, JSON.stringify(states))
+      await sleep(1000)
+    }
+    for (const i of alive()) await order(i, '/gc')
+    assert.ok((await order<StoredState[]>(0, '/list')).every(({ copiesNow }) => copiesNow === 2))
+    return copied
+  }
+
   test('have their copies made again, so that another node may die', () =>
     explained(
       () => site,
       async () => {
-        for (let tries = 10; ; tries--) {
-          await order(0, '/repair')
-          const states = await order<StoredState[]>(0, '/list')
-          if (states.every(({ copiesNow }) => copiesNow >= 2)) break
-          assert.ok(tries > 0, JSON.stringify(states))
-          await sleep(1000)
-        }
+        // Without what the pulls left behind.
+        for (const i of alive()) await order(i, '/gc')
+        assert.ok((await repaired()) > 0)
         kill(1)
+        await everybodyPulls()
+      },
+    ))
+
+  test('take back the nodes that come again', () =>
+    explained(
+      () => site,
+      async () => {
+        await repaired()
+        gone.clear()
+        await site.heal()
+        await sleep(1500)
+        const moved = await repaired()
+        assert.ok(moved <= 5, `${moved} blocks were copied`)
+        kill(4)
+        await everybodyPulls()
+        gone.clear()
+        await site.heal()
+      },
+    ))
+
+  test('lose nothing when the node that stores dies on the way', () =>
+    explained(
+      () => site,
+      async () => {
+        await lab.restoreUplink()
+        const [third] = await lab.push([{ name: 'lab/three', tag: '1', layers: [24 * MIB, 8 * MIB] }])
+        images.push(third!)
+        NAMES.push('lab/three')
+        const stored = { repository: 'lab/three', tag: '1', copies: 2 }
+        const storing = order(2, '/store', stored).catch(() => {})
+        await sleep(900)
+        kill(2)
+        await storing
+        await order(0, '/store', stored)
+        await lab.cutUplink()
+        await repaired()
         await everybodyPulls()
       },
     ))

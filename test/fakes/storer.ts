@@ -1,6 +1,7 @@
 import { createServer } from 'node:http'
 import { json } from 'node:stream/consumers'
 import type { Digest } from '../../base/index.ts'
+import type { BlockStore } from '../../blockstore/index.ts'
 import { loadConfig } from '../../cli/config.ts'
 import { loadRooms } from '../../cli/load-rooms.ts'
 import { createLog } from '../../cli/log.ts'
@@ -38,12 +39,14 @@ if (import.meta.main) {
   const rooms = await loadRooms()
   let manager: Manager | undefined
   let upstream: Upstream | undefined
+  let store: BlockStore | undefined
   const daemon = await startDaemon(config, {
     log: await createLog('info'),
     version: 'storer',
     rooms: {
       ...rooms,
       createUpstream: async (parts) => (upstream = await rooms.createUpstream(parts)),
+      openStore: async (parts) => (store = await rooms.openStore(parts)),
       createManager: async (parts) => (manager = await rooms.createManager(parts)),
     },
   })
@@ -52,6 +55,7 @@ if (import.meta.main) {
   async function perform(path: string, order: Order): Promise<unknown> {
     const storing = manager!.storing
     if (path === '/list') return storing.list()
+    if (path === '/gc') return store!.collect(undefined, { all: true })
     if (path === '/repair') return storing.repair({ now: true, signal: AbortSignal.timeout(120_000) })
     const blobs = await contentsOf(`http://${host}:${port}`, order)
     const { repository, tag, copies } = order
