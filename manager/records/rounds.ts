@@ -9,7 +9,7 @@ const NEWCOMERS = 4
 export interface Timing {
   /** After a change of the members. */
   settleMs: number
-  /** Before a peer that missed a write, or did not answer, is asked again. */
+  /** Before a peer that missed a write, or did not answer, is asked again; doubled at each failure, up to `everyMs`. */
   retryMs: number
   /** Between comparisons with a random live member. */
   everyMs: number
@@ -41,6 +41,9 @@ export function createRounds(deps: {
   const { members, sync, chores, onMembers, timing, log, random } = deps
   const due = new Set<PeerId>()
   const timers = new Set<NodeJS.Timeout>()
+  /** Peers that will be asked again, and how often they failed in a row. */
+  const waiting = new Set<PeerId>()
+  const failures = new Map<PeerId, number>()
   const closing = new AbortController()
   let present = new Set<PeerId>()
   let settling = false
@@ -76,6 +79,7 @@ export function createRounds(deps: {
       if (!livePeers(members).includes(peer)) continue
       try {
         const { taken, given, refused } = await sync.with(peer, closing.signal)
+        failures.delete(peer)
         if (taken + given > 0) log.debug({ peer, taken, given }, 'shared records compared')
         if (refused > 0) {
           log.warn(
@@ -86,13 +90,20 @@ export function createRounds(deps: {
       } catch (error) {
         if (closing.signal.aborted) return
         log.debug({ peer, error: String(error) }, 'shared records not compared')
+        failures.set(peer, (failures.get(peer) ?? 0) + 1)
         missed(peer)
       }
     }
   }
 
   function missed(peer: PeerId): void {
-    after(timing.retryMs, () => ask([peer]))
+    if (waiting.has(peer)) return
+    waiting.add(peer)
+    after(Math.min(timing.everyMs, timing.retryMs * 2 ** (failures.get(peer) ?? 0)), () => {
+      waiting.delete(peer)
+      if (livePeers(members).includes(peer)) ask([peer])
+      else failures.delete(peer)
+    })
   }
 
   function look(): void {
