@@ -96,8 +96,11 @@ function wanted(file: string, value: unknown): StoreWanted {
   if (!Number.isInteger(copies) || (copies as number) < 1) {
     throw bad(file, `the copies of ${reference} must be a number from 1 on`)
   }
-  const plain = platform === undefined ? undefined : scalar(file, 'platform', platform)
-  return { reference, copies: copies as number, ...(plain === undefined ? {} : { platform: plain }) }
+  if (platform === undefined) return { reference, copies: copies as number }
+  if (typeof platform !== 'string' || !/^(all|[a-z0-9]+\/[a-z0-9]+(\/[a-z0-9.]+)?)$/.test(platform)) {
+    throw bad(file, `the platform of ${reference} must be OS/ARCH, OS/ARCH/VARIANT or all`)
+  }
+  return { reference, copies: copies as number, platform }
 }
 
 /**

@@ -2,7 +2,7 @@
  * The bodies of the records' RPC and their checks: what comes from a peer is data of unknown shape until it passed here.
  *
  *   record.put      { rows: [[key, writes, seen] …] } -> { ahead: how many were refused }   answered when they are on disk
- *   record.digests  {}                                -> { digests: 256 times 8 bytes }
+ *   record.digests  {}                                -> { digests: 256 times 8 bytes, now: ms since the epoch }
  *   record.keys     { buckets: [n …], from?: [n, key] } -> { keys: [[key, fingerprint] …], next?: [n, key] }
  *   record.get      { keys: [key …] }                 -> { rows: [[key, writes, seen] …], done: of so many keys }
  */
@@ -103,9 +103,10 @@ export function readAhead(body: unknown): number {
   return whole(fields(body).ahead, 'ahead', MAX_ROWS)
 }
 
-export function readDigests(body: unknown): Uint8Array {
-  const { digests } = fields(body)
-  return digests instanceof Uint8Array && digests.length === DIGESTS_BYTES ? digests : bad('digests')
+export function readDigests(body: unknown): { digests: Uint8Array; now: number } {
+  const { digests, now } = fields(body)
+  if (!(digests instanceof Uint8Array) || digests.length !== DIGESTS_BYTES) bad('digests')
+  return { digests, now: whole(now, 'now', Number.MAX_SAFE_INTEGER) }
 }
 
 function readPlace(value: unknown): Place | undefined {

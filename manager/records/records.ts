@@ -9,9 +9,10 @@ import { recordOf } from './row.ts'
 import { createSpread } from './spread.ts'
 import { createSync } from './sync.ts'
 import { createTable } from './table.ts'
+import { createClusterTime } from './time.ts'
 import type { SharedRecords } from './types.ts'
 
-/** A node that just started has not met the others yet: so long a write waits for the first contact. */
+/** A node that just started does not know what time it is and what was written: so long its first write waits for the others. */
 const SETTLE_MS = 2500
 
 /** See SharedRecords in types.ts. The table lives in the store's index; the caller closes this before the store. */
@@ -27,12 +28,13 @@ export function createSharedRecords(deps: {
 }): SharedRecords {
   const { members, rpc, store, random = Math.random, now = Date.now } = deps
   const log = deps.log.child({ part: 'records' })
-  const clock = createClock({ node: members.self.id, now })
-  const table = createTable({ store, clock, now, log })
+  const time = createClusterTime(now)
+  const clock = createClock({ node: members.self.id, now: time.now })
+  const table = createTable({ store, clock, now: time.now, log })
   const roll = createRoll({ members, store, now, log })
   const rounds = createRounds({
     members,
-    sync: createSync({ rpc, table }),
+    sync: createSync({ rpc, table, now, onTime: time.heard }),
     chores: async () => {
       roll.update()
       await table.purge()
@@ -44,12 +46,14 @@ export function createSharedRecords(deps: {
   })
   const spread = createSpread({ members, rpc, table, log, onMissed: (peer) => rounds.missed(peer) })
 
-  async function settled(): Promise<void> {
+  let ready: Promise<void> | undefined
+
+  async function settle(): Promise<void> {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, SETTLE_MS)
     })
-    await Promise.race([members.settled.catch(() => {}), late])
+    await Promise.race([members.settled.catch(() => {}).then(rounds.catchUp), late])
     clearTimeout(timer)
   }
 
@@ -63,7 +67,8 @@ export function createSharedRecords(deps: {
       if (text !== undefined && Buffer.byteLength(text) > MAX_VALUE) {
         throw new ShoalError('USAGE', `a value has at most ${MAX_VALUE} bytes of JSON, ${key} has more`)
       }
-      await settled()
+      ready ??= settle()
+      await ready
       const size = await roll.size()
       const peers = livePeers(members)
       const needed = Math.min(copies, size)

@@ -26,6 +26,8 @@ export const TIMING: Timing = { settleMs: 100, retryMs: 3000, everyMs: 60_000, c
 export interface Rounds {
   /** The peer did not get something. */
   missed(peer: PeerId): void
+  /** Compares with who is there and was not yet compared with; resolves when that is done, well or not. */
+  catchUp(): Promise<void>
   close(): Promise<void>
 }
 
@@ -156,6 +158,10 @@ export function createRounds(deps: {
 
   return {
     missed,
+    async catchUp() {
+      look()
+      await working
+    },
     async close() {
       stop()
       closing.abort()

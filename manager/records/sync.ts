@@ -28,8 +28,18 @@ export interface Sync {
  * Anti-entropy (A. Demers et al., "Epidemic algorithms", 1987): digests of the key space's parts, then the keys of
  * those that differ, a page at a time, then the rows that differ, a page at a time.
  */
-export function createSync({ rpc, table }: { rpc: Rpc; table: Table }): Sync {
-  rpc.handle('record.digests', async () => ({ digests: (await table.buckets()).digests() }))
+export function createSync(deps: {
+  rpc: Rpc
+  table: Table
+  /** This machine's own clock, and what is told of another's. */
+  now: () => number
+  onTime: (peer: PeerId, ms: number) => void
+}): Sync {
+  const { rpc, table, now, onTime } = deps
+  rpc.handle('record.digests', async () => ({
+    digests: (await table.buckets()).digests(),
+    now: Math.max(0, Math.floor(now())),
+  }))
 
   rpc.handle('record.keys', async (_peer, body) => {
     const { buckets, from } = readListing(body)
@@ -109,7 +119,9 @@ export function createSync({ rpc, table }: { rpc: Rpc; table: Table }): Sync {
         if (rows.length > 0) await send()
       }
 
-      const buckets = here.differing(readDigests(await ask('record.digests', {})))
+      const theirs = readDigests(await ask('record.digests', {}))
+      onTime(peer, theirs.now)
+      const buckets = here.differing(theirs.digests)
       let listed = 0
       for (let from: Place | undefined; buckets.length > 0; ) {
         const { keys, next } = readKeys(await ask('record.keys', { buckets, ...(from ? { from } : {}) }))
@@ -118,10 +130,10 @@ export function createSync({ rpc, table }: { rpc: Rpc; table: Table }): Sync {
           throw new ShoalError('PROTOCOL', `${peer} lists its records without an end`)
         }
         await orFull(take(keys.filter(([key, print]) => here.fingerprint(key) !== print).map(([key]) => key)))
-        const theirs = new Map(keys)
+        const prints = new Map(keys)
         const mine = [...here.walk(buckets, { from, to: next })]
         await orFull(
-          give(mine.filter(([[, key], print]) => theirs.get(key) !== print).map(([[, key]]) => key)),
+          give(mine.filter(([[, key], print]) => prints.get(key) !== print).map(([[, key]]) => key)),
         )
         if (!next) break
         from = next

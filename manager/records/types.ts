@@ -2,7 +2,7 @@ import type { PeerId } from '../../scheduler/types.ts'
 
 /**
  * When a record was written, by a hybrid logical clock: S. Kulkarni et al., "Logical Physical Clocks", OPODIS 2014. Orders all
- * writes of a cluster: `ms`, then `count`, then `node`. A stamp over 10 min ahead of a node's own time is refused there.
+ * writes of a cluster: `ms`, then `count`, then `node`. A stamp over 10 min ahead of a node's time is refused there.
  */
 export interface Stamp {
   /** ms since the epoch, of the writer or of the latest write it had seen. */

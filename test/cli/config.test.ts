@@ -175,6 +175,7 @@ describe('the configuration', () => {
     await refused('[redis:7]', /"store" must be a list/)
     await refused('[{image: redis:7}]', /the copies of redis:7 must be a number/)
     await refused('[{image: redis:7, copies: 0}]', /the copies of redis:7 must be a number/)
+    await refused('[{image: a, copies: 1, platform: arm}]', /the platform of a must be OS\/ARCH/)
     await refused('[{copies: 2}]', /needs an image/)
     await refused('[{image: redis:7, copys: 2}]', /unknown key "copys"; did you mean "copies"/)
   })

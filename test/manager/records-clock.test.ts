@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { compareStamps, createClock, MAX_COUNT } from '../../manager/records/clock.ts'
+import { createClusterTime } from '../../manager/records/time.ts'
 
 test('stamps follow the time, and rise within one millisecond', () => {
   let time = 1000.7
@@ -50,4 +51,17 @@ test('a time far ahead is not believed, and one a little ahead is', () => {
   assert.equal(clock.credible({ ms: 1_000_000 + 10 * 60_000, count: 0, node: 'b' }), true)
   assert.equal(clock.credible({ ms: 1_000_001 + 10 * 60_000, count: 0, node: 'b' }), false)
   assert.equal(clock.credible({ ms: 0, count: 0, node: 'b' }), true)
+})
+
+test('the time is the median of the clocks that are known', () => {
+  const time = createClusterTime(() => 1000)
+  assert.equal(time.now(), 1000)
+  time.heard('a', 5000)
+  assert.equal(time.now(), 1000)
+  time.heard('b', 6000)
+  assert.equal(time.now(), 5000)
+  time.heard('c', 0)
+  assert.equal(time.now(), 1000)
+  for (let i = 0; i < 100; i++) time.heard(`peer${i}`, 9000 + i)
+  assert.ok(time.now() > 9000)
 })
