@@ -1,8 +1,7 @@
 import { ShoalError } from '../../base/index.ts'
 
-/** How long an origin that could not be reached is not asked again: twice as long each time, since each probe is somebody's wait. */
+/** How long an origin that could not be reached is not asked again. */
 const COOL_MS = 2000
-const MAX_COOL_MS = 4000
 
 /** Leave to ask an origin, given by `enter`. Exactly one of the two is called, when it is known how that went. */
 export interface Pass {
@@ -22,14 +21,10 @@ export interface Circuits {
 }
 
 export function createCircuits(now: () => number = () => performance.now()): Circuits {
-  const broken = new Map<string, { until: number; coolMs: number; reason: string; probing: boolean }>()
+  const broken = new Map<string, { until: number; reason: string; probing: boolean }>()
 
   function open(origin: string, reason: string): void {
-    const before = broken.get(origin)
-    // Several attempts that were under way together fail together.
-    if (before && !before.probing && before.until > now()) return
-    const coolMs = before ? Math.min(2 * before.coolMs, MAX_COOL_MS) : COOL_MS
-    broken.set(origin, { until: now() + coolMs, coolMs, reason, probing: false })
+    broken.set(origin, { until: now() + COOL_MS, reason, probing: false })
   }
 
   function enter(origin: string): Pass {
