@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type Digest, errnoOf } from '../base/index.ts'
 import { cidOfHash } from './cid.ts'
 import { createDirectReader, type DirectReader } from './direct.ts'
-import { aborted, isNoSpace, throwIfAborted } from './faults.ts'
+import { isNoSpace, throwIfAborted } from './faults.ts'
 import type { Stamp } from './files.ts'
 import { BLOCKS, type BlockValue, blockKey, decodeBlock, isBorrowed } from './keys.ts'
 import { pages } from './pages.ts'
@@ -100,25 +101,10 @@ export function createScrub({
       done.blocks++
       done.bytes += size
       onProgress?.({ ...done, total })
-      await pause(due - performance.now(), signal)
+      const early = due - performance.now()
+      if (early >= 1) await sleep(early, undefined, { signal }).catch(() => throwIfAborted(signal))
     }
     log.info({ dir, ...done }, 'scrub: looked at all blocks')
     return done
   }
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  if (ms < 1) return Promise.resolve()
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => {
-      clearTimeout(timer)
-      reject(aborted(signal))
-    }
-    const timer = setTimeout(() => {
-      signal.removeEventListener('abort', onAbort)
-      resolve()
-    }, ms)
-    signal.addEventListener('abort', onAbort, { once: true })
-    if (signal.aborted) onAbort()
-  })
 }

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type Log, ShoalError } from '../base/index.ts'
 import type { Manager } from '../manager/index.ts'
 import { rendezvous } from '../scheduler/index.ts'
@@ -120,18 +121,9 @@ export function keepWanted(deps: {
     }
   }
 
-  function pause(ms: number): Promise<void> {
-    return new Promise((resolve) => {
-      if (closing.signal.aborted) return resolve()
-      const timer = setTimeout(done, ms)
-      function done(): void {
-        clearTimeout(timer)
-        closing.signal.removeEventListener('abort', done)
-        resolve()
-      }
-      closing.signal.addEventListener('abort', done)
-    })
-  }
+  /** Ends early when this closes. */
+  const pause = (ms: number): Promise<void> =>
+    sleep(ms, undefined, { signal: closing.signal }).catch(() => {})
 
   const running = run()
   return {

@@ -1,21 +1,10 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { isShoalError, ShoalError } from '../../base/index.ts'
 import type { Job } from '../api/jobs.ts'
 import { errorOf } from '../api/problem.ts'
 import type { Client } from '../client.ts'
 
 const POLL_MS = 500
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', done)
-      resolve()
-    }
-    const timer = setTimeout(done, ms)
-    signal.addEventListener('abort', done)
-  })
-}
 
 /**
  * Follows something that the daemon does to its end: by the event stream while that stands, else by asking.
@@ -65,7 +54,7 @@ export async function follow<T extends { state: string }>({
   while (latest.state === 'running') {
     signal.throwIfAborted()
     see(await client.get<T>(path, { signal }))
-    if (latest.state === 'running') await pause(POLL_MS, signal)
+    if (latest.state === 'running') await sleep(POLL_MS, undefined, { signal }).catch(() => {})
   }
   return latest
 }

@@ -1,7 +1,7 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type Digest, type Log, ShoalError } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/types.ts'
-import type { Storing } from '../../manager/storing/types.ts'
-import type { Manager, Origin } from '../../manager/types.ts'
+import type { Manager, Origin, Storing } from '../../manager/types.ts'
 import type { Part } from '../local/index.ts'
 
 /** When copies that could not be made are tried again. */
@@ -102,7 +102,7 @@ export function createKeeping(parts: {
       } catch (error) {
         if (signal.aborted) return
         log.warn({ image: name, error: String(error) }, 'a pushed image has not got its copies yet')
-        await pause(AGAIN_MS, signal)
+        await sleep(AGAIN_MS, undefined, { signal, ref: false }).catch(() => {})
       }
     }
   }
@@ -158,11 +158,4 @@ export function createKeeping(parts: {
       for (const name of [...holds.keys()]) release(name)
     },
   }
-}
-
-function pause(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms).unref()
-    signal.addEventListener('abort', () => resolve(clearTimeout(timer)), { once: true })
-  })
 }
