@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { isShoalError } from '../../base/index.ts'
+import { isShoalError, silentLog } from '../../base/index.ts'
 import { backoffMs, retryAfterMs } from '../../proxy/upstream/backoff.ts'
 import { parseChallenges } from '../../proxy/upstream/challenge.ts'
 import { createCircuits } from '../../proxy/upstream/circuit.ts'
+import { Failure } from '../../proxy/upstream/failure.ts'
 import { createHosts } from '../../proxy/upstream/hosts.ts'
 import { extentOf, parseContentRange, rangeHeader, unsatisfiedSize } from '../../proxy/upstream/range.ts'
+import { createRequester } from '../../proxy/upstream/requester.ts'
 
 test('challenges: one, several, quoted commas and escapes, token68', () => {
   assert.deepEqual(parseChallenges('Bearer realm="https://a/t",service="s",scope="repository:x:pull,push"'), [
@@ -177,4 +179,34 @@ test('a broken circuit refuses at once, lets one probe through, and closes with 
   assert.equal(second.probe, true)
   second.reached()
   assert.equal(circuits.enter('a').probe, false)
+})
+
+test('an origin that one attempt found out of reach is said to be, though the last one had no time left to tell', async () => {
+  const circuits = createCircuits()
+  const failed = (dead: boolean): Failure =>
+    new Failure('connect', '', { passing: dead, silent: false, dead })
+  const failures = [failed(true), failed(false)]
+  const transport = {
+    send: () => Promise.reject(failures.shift()),
+    renew: () => {},
+    close: async () => {},
+  }
+  const requester = createRequester({ transport, circuits, retries: 3, log: silentLog() })
+  const url = new URL('http://a.example/v2/')
+  const request = {
+    url,
+    method: 'HEAD',
+    headers: {},
+    ownHeaders: {},
+    verified: false,
+    where: 'a.example',
+  } as const
+  const { signal } = new AbortController()
+  const unreachable = (error: unknown): boolean => isShoalError(error, 'UPSTREAM_UNREACHABLE')
+  await assert.rejects(
+    requester.ask({ ...request, signal, deadline: performance.now() + 60_000 }),
+    unreachable,
+  )
+  assert.equal(failures.length, 0)
+  assert.throws(() => circuits.enter(url.origin), unreachable)
 })
