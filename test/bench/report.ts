@@ -78,7 +78,7 @@ export function markdown(rows: Row[], runs: number): string {
   return [
     '# Benchmarks',
     '',
-    'Written by `npm run bench -- --write`; `npm run bench -- swarm lan` runs single scenarios. Each figure is the median of',
+    'Written by `npm run bench -- swarm each lan lone cached idle --write`; fewer of them only print. Each figure is the median of',
     `${runs} runs; the baseline is the same client pulling directly in the same run. Hosts are network namespaces with links`,
     'shaped by tbf, and all of them, the registry and the clients share the cores of one machine.',
     '',
