@@ -7,9 +7,9 @@ import { hash32 } from './rendezvous.ts'
 import { sampleHolders } from './sample.ts'
 import type { Cut, DispatchAnswer, DispatchRequest, Ledger, PeerId, ReleaseReason } from './types.ts'
 
-/** Which failure says most about why a blob cannot be had. */
 /** After so many times `strandedMs` without a block, what others claim to have is no hope any more. */
 const IN_VAIN = 4
+/** Which failure says most about why a blob cannot be had. */
 const TELLING: ReleaseReason[] = ['missing', 'denied', 'unreachable']
 const MAX_UNREACHABLE_MS = 10_000
 const LESSEE_RETRY_MS = 100

@@ -2,7 +2,6 @@ import { type FSWatcher, watch } from 'node:fs'
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Digest, isDigest, isShoalError, type Log } from '../../base/index.ts'
-import type { BlockStore } from '../../blockstore/index.ts'
 import type { Manager } from '../../manager/index.ts'
 import { createDiscards } from './discards.ts'
 import { createQueue } from './queue.ts'
@@ -10,11 +9,27 @@ import { createQueue } from './queue.ts'
 /** Where containerd keeps what it pulled, below its root. */
 const BLOBS = 'io.containerd.content.v1.content/blobs/sha256'
 
+interface KnownBlob {
+  digest: Digest
+  complete: boolean
+  pinned: boolean
+  /** The file that it is borrowed from. */
+  borrowedFrom: string | undefined
+  /** Borrowing it again may move more of it. */
+  mayMove: boolean
+}
+
+/** What the block store knows of blobs. */
+interface KnownBlobs {
+  blob(digest: Digest): Promise<KnownBlob | undefined>
+  blobs(): AsyncIterable<KnownBlob>
+}
+
 export interface ContentOptions {
   /** containerd's root directory, which need not be there yet. */
   root: string
   manager: Pick<Manager, 'borrow' | 'giveBack'>
-  store: Pick<BlockStore, 'blob' | 'blobs'>
+  store: KnownBlobs
   log: Log
   /** So long a file must have stood before Shoal relies on it; longer once containerd was seen to remove what it has unpacked. */
   standMs?: number

@@ -1,6 +1,5 @@
 import { type Digest, isShoalError } from '../../base/index.ts'
-import type { SharedRecord, SharedRecords } from '../../manager/records/types.ts'
-import type { Membership } from '../../manager/types.ts'
+import type { Membership, SharedRecord, SharedRecords } from '../../manager/types.ts'
 import type { LocalRepository, LocalTag } from './types.ts'
 import { readDigest, readLink, readManifestRecord } from './values.ts'
 

@@ -1,5 +1,5 @@
 import type { Digest } from '../../base/index.ts'
-import type { Stamp } from '../../manager/records/types.ts'
+import type { Stamp } from '../../manager/types.ts'
 
 export interface Part {
   digest: Digest

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import express, { type Express, type Request, type Response } from 'express'
 import { ShoalError } from '../../base/index.ts'
-import type { Storing } from '../../manager/storing/types.ts'
+import type { Storing } from '../../manager/types.ts'
 import type { PinnedImage } from '../pins.ts'
 import { createPush, type PushConfig } from '../push/index.ts'
 import type { Credential } from '../types.ts'
