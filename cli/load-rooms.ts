@@ -131,5 +131,17 @@ export async function loadRooms(): Promise<Rooms> {
       await integration.giveAllBack({ store, manager })
       return { close: async () => {} }
     },
+    createPlatform: ({ config, addresses, store, manager, log }) =>
+      integration.createPlatform({
+        config: {
+          dataDir: config.dataDir,
+          ...(config.containerd === undefined ? {} : { containerd: config.containerd }),
+          ...(config.docker === undefined ? {} : { docker: config.docker }),
+        },
+        registry: formatHostPort(addresses.registry),
+        store,
+        manager,
+        log: log.child({ room: 'integration' }),
+      }),
   }
 }

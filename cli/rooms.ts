@@ -1,6 +1,7 @@
 import type { IncomingMessage, RequestListener } from 'node:http'
 import type { Digest, Log } from '../base/index.ts'
 import type { BlockStore } from '../blockstore/index.ts'
+import type { Platform } from '../integration/index.ts'
 import type { Manager } from '../manager/index.ts'
 import type { Upstream } from '../proxy/index.ts'
 import type { HostPort } from './address.ts'
@@ -36,6 +37,8 @@ export interface Rooms {
   ): Promise<ProxyRoom>
   /** What else may serve from here, beside the store's own blocks. */
   followContent(parts: Parts & { store: BlockStore; manager: Manager }): Promise<{ close(): Promise<void> }>
+  /** Checkpoints, migrations and offload on this machine's runtimes. */
+  createPlatform(parts: Parts & { store: BlockStore; manager: Manager; proxy: ProxyRoom }): Promise<Platform>
 }
 
 export interface ProxyRoom {

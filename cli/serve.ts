@@ -104,6 +104,8 @@ export async function startDaemon(
     readiness.ok('registry')
     const content = await rooms.followContent({ ...parts, store, manager })
     onClose(() => content.close())
+    const platform = await rooms.createPlatform({ ...parts, store, manager, proxy })
+    onClose(() => platform.close())
 
     const lag = createLagMeter()
     onClose(() => lag.close())
@@ -119,6 +121,7 @@ export async function startDaemon(
       repair: proxy.repair,
       storeImage,
       storedName: proxy.storedName,
+      platform,
       metrics: createMetrics([...nodeInstruments({ manager, store, upstreams }), ...processInstruments(lag)]),
       lag,
       readiness: readiness.checks,

@@ -1,6 +1,7 @@
 import express, { type Express, type NextFunction, type Request, type Response } from 'express'
 import { type Digest, isShoalError, type Log, ShoalError } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
+import type { Platform } from '../../integration/index.ts'
 import type { Manager } from '../../manager/index.ts'
 import { createEvents } from './events.ts'
 import { createGuard } from './guard.ts'
@@ -35,6 +36,7 @@ export interface ApiDeps {
   storeImage: StoreImage
   /** The name that an image is stored under. @throws NAME_INVALID | DIGEST_INVALID */
   storedName: (reference: string) => string
+  platform: Platform
   metrics: Metrics
   lag: LagMeter
   readiness: () => ReadyCheck[]

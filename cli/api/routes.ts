@@ -3,6 +3,7 @@ import { ShoalError } from '../../base/index.ts'
 import type { ApiDeps } from './app.ts'
 import { gcRequest, gone, imageName, pinRequest, pullRequest, scrubRequest } from './bodies.ts'
 import { EVENT_TYPES, type Events, type EventType } from './events.ts'
+import { createPlatformRoutes } from './platform-routes.ts'
 import type { Pulls } from './pulls.ts'
 import type { Scrubs } from './scrubs.ts'
 import { createStoredRoutes } from './stored-routes.ts'
@@ -123,6 +124,7 @@ export function createRoutes(deps: RouteDeps): Route[] {
       },
     },
     ...createStoredRoutes({ storing: manager.storing, storings, storedName }),
+    ...createPlatformRoutes(deps.platform),
     {
       method: 'post',
       path: '/api/v1/gc',

@@ -44,6 +44,7 @@ const rooms: Rooms = {
     close: async () => note('proxy'),
   }),
   followContent: async () => ({ close: async () => note('content') }),
+  createPlatform: async () => ({ close: async () => note('platform') }),
 }
 
 const abort = new AbortController()

@@ -66,7 +66,7 @@ describe('signals', { concurrency: true }, () => {
     for await (const chunk of slow) text += chunk
     assert.equal(text, 'begun and ended')
     assert.deepEqual(await node.exit, [0, null])
-    assert.equal(await node.closed(), 'content proxy manager upstream store')
+    assert.equal(await node.closed(), 'platform content proxy manager upstream store')
   })
 
   test('a second signal ends it at once', async (t) => {
@@ -84,7 +84,7 @@ describe('signals', { concurrency: true }, () => {
     node.child.kill('SIGTERM')
     assert.deepEqual(await node.exit, [1, null])
     assert.match(node.log(), /did not close in time/)
-    assert.equal(await node.closed(), 'content proxy')
+    assert.equal(await node.closed(), 'platform content proxy')
   })
 
   test('the signal counts while it is still starting', async (t) => {
@@ -115,6 +115,7 @@ function rooms(over: Partial<Rooms> = {}): Rooms {
       close: async () => {},
     }),
     followContent: async () => ({ close: async () => {} }),
+    createPlatform: async () => ({ close: async () => {} }),
     ...over,
   }
 }

@@ -293,6 +293,7 @@ export async function startApi(over: Partial<ApiDeps> = {}, host?: string) {
     repair: () => {},
     storeImage: createStoreImage({ collect: standInCollect, storing: manager.storing }),
     storedName: (reference) => storedName(reference),
+    platform: { close: async () => {} },
     metrics: createMetrics([...nodeInstruments({ manager, store, upstreams }), ...processInstruments(lag)]),
     lag,
     readiness: readiness.checks,
