@@ -14,7 +14,7 @@ export type Facts = Pick<BlockStore, 'blob' | 'blobs' | 'segments' | 'describe' 
   /** Writes what was only kept in memory so far; false when the disk had no room for it. */
   flush(): Promise<boolean>
   /** One batch of a caller's own. */
-  write(ops: Op[]): Promise<void>
+  write(ops: Op[], options?: { sync?: boolean }): Promise<void>
 }
 
 /** What is known of blobs and segments, beside the bytes themselves. */
@@ -99,6 +99,6 @@ export function createFacts({ state, room }: { state: StoreState; room: Room }):
       }
       return true
     },
-    write: (ops) => change(() => index.write(ops)),
+    write: (ops, options) => change(() => index.write(ops, options)),
   }
 }

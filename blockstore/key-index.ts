@@ -26,9 +26,10 @@ export interface KeyIndex {
   keys(range: Range): Promise<string[]>
   /**
    * All of the operations or none. One write at a time: the caller sees to that. What the error isNoSpace is for left
-   * nothing behind, however often the index has to be opened anew before it works again.
+   * nothing behind, however often the index has to be opened anew before it works again. With `sync` it is on the disk itself
+   * when this resolves, with all writes before it; without, the system has it, which outlives the process but not a power cut.
    */
-  write(ops: Op[]): Promise<void>
+  write(ops: Op[], options?: { sync?: boolean }): Promise<void>
   close(): Promise<void>
 }
 
@@ -154,10 +155,10 @@ export async function openKeyIndex({
     broken = false
   }
 
-  function attempt(ops: Op[]): Promise<void> {
+  function attempt(ops: Op[], sync: boolean): Promise<void> {
     return using(async (open) => {
       try {
-        await open.batch(ops)
+        await open.batch(ops, { sync })
       } catch (error) {
         if (isNoSpace(error)) {
           broken = true
@@ -180,15 +181,15 @@ export async function openKeyIndex({
     hasMany: (keys) => using((open) => open.hasMany(keys)),
     entries: (range) => using((open) => drain(open.iterator(levelRange(range)), range.limit)),
     keys: (range) => using((open) => drain(open.keys(levelRange(range)), range.limit)),
-    async write(ops) {
+    async write(ops, { sync = false } = {}) {
       if (ops.length === 0) return
       if (broken) await recover()
       try {
-        await attempt(ops)
+        await attempt(ops, sync)
       } catch (error) {
         if (!isNoSpace(error)) throw error
         await recover()
-        await attempt(ops)
+        await attempt(ops, sync)
       }
     },
     async close() {

@@ -20,7 +20,7 @@ export function createRecords<T>({
   name: string
   index: KeyIndex
   track: <R>(work: () => Promise<R>) => Promise<R>
-  write: (ops: Op[]) => Promise<void>
+  write: (ops: Op[], options?: { sync?: boolean }) => Promise<void>
 }): Records<T> {
   if (!/^[\w.-]+$/.test(name)) throw new ShoalError('NAME_INVALID', `not a name of a table: ${name}`)
   const root = `record/${name}/`
@@ -30,11 +30,11 @@ export function createRecords<T>({
         const value = await index.get(root + key)
         return value === undefined ? undefined : (JSON.parse(value) as T)
       }),
-    put: (key, value) =>
+    put: (key, value, options) =>
       track(async () => {
         const text = JSON.stringify(value) as string | undefined
         if (text === undefined) throw new ShoalError('INTERNAL', `no JSON has the value for ${name}/${key}`)
-        await write([{ type: 'put', key: root + key, value: text }])
+        await write([{ type: 'put', key: root + key, value: text }], options)
       }),
     delete: (key) => track(() => write([{ type: 'del', key: root + key }])),
     async *entries(prefix = '') {

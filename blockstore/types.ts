@@ -63,7 +63,11 @@ export interface Scrubbed {
 /** A small table of JSON values in the store's index, for what other rooms must remember over a restart. */
 export interface Records<T> {
   get(key: string): Promise<T | undefined>
-  put(key: string, value: T): Promise<void>
+  /**
+   * With `sync` it is on the disk itself when this resolves. Without, the system has it: that outlives the death of the process, not
+   * that of the machine.
+   */
+  put(key: string, value: T, options?: { sync?: boolean }): Promise<void>
   delete(key: string): Promise<void>
   entries(prefix?: string): AsyncIterable<[key: string, value: T]>
 }

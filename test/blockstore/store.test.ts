@@ -274,7 +274,7 @@ test('records are JSON values in tables of their own', async (t) => {
   const other = store.records<number>('tags2')
   for (let i = 0; i < 600; i++) await tags.put(`host/repo:${String(i).padStart(3, '0')}`, { digest: `d${i}` })
   await other.put('host/é\u{1f419}', 7)
-  await tags.put('zz', { digest: 'z' })
+  await tags.put('zz', { digest: 'z' }, { sync: true })
   await store.close()
   store = await storeIn(t, dir)
   const again = store.records<{ digest: string }>('tags')
