@@ -1,0 +1,5 @@
+export { demandsOf } from './demands.ts'
+export { type HostFacts, unfit } from './fitness.ts'
+export { hostFacts, hostNeeds } from './host.ts'
+export * from './types.ts'
+export { unmovable } from './unmovable.ts'
