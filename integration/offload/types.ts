@@ -49,21 +49,34 @@ export interface App {
   createdAt: number
 }
 
-/** A pod moved from one node to another by a migration. */
+/** What becomes of a pod that moves from one node to another by a migration, the manager's own or an operator's. */
 export interface AppMoved {
+  /** As it is then: with `moved` it has the new node and address. */
   app: App
   pod: string
   from: PeerId
   to: PeerId
-  referenceURI: string
+  status: 'moving' | 'moved' | 'failed'
+  /** Where it can be reached after that, if anywhere. */
+  referenceURI: string | undefined
+}
+
+export interface Whereabouts {
+  /** The node that the UE is at. */
+  entry?: PeerId
+  /** Only these nodes come into question. */
+  within?: PeerId[]
 }
 
 /** The local MANO manager: applications of UEs, where they run, and what becomes of them. Its state is in the store's index. */
 export interface Offload {
-  /** Copies the images into the site in the background. @throws USAGE */
-  register(owner: string, spec: AppSpec): Promise<App>
-  /** `entry`: the node that the UE is at. @throws NOT_FOUND | UNFIT when nothing fits here nor at the next manager up */
-  offload(owner: string, id: string, options: { entry?: PeerId }): Promise<App>
+  /**
+   * Copies the images into the site in the background. With an `id` of 32 hexadecimal digits it may be called again after a crash: there is
+   * one application. @throws USAGE
+   */
+  register(owner: string, spec: AppSpec, options?: { id?: string }): Promise<App>
+  /** Does nothing where it runs already or is starting. @throws NOT_FOUND | UNFIT when nothing fits here nor at the next manager up */
+  offload(owner: string, id: string, options: Whereabouts): Promise<App>
   get(owner: string, id: string): Promise<App | undefined>
   list(owner: string): Promise<App[]>
   /** False if there is none (any more). Resolves when nothing is left of it. */
@@ -71,10 +84,10 @@ export interface Offload {
   /** Whether it would fit now, and where; nothing is done. */
   available(
     spec: AppSpec,
-    options: { entry?: PeerId },
+    options: Whereabouts,
   ): Promise<{ fits: boolean; reasons: string[]; nodes: PeerId[] }>
-  /** The UE is at another entry node now: applications whose required delay is no longer met there move. */
-  moved(owner: string, entry: PeerId): Promise<void>
+  /** The UE is at another entry node now: applications whose required delay is no longer met there move, if `follows` says that they may. */
+  moved(owner: string, entry: PeerId, follows?: (app: App) => boolean): Promise<void>
   onChange(listener: (app: App) => void): () => void
   onMoved(listener: (moved: AppMoved) => void): () => void
   close(): Promise<void>
