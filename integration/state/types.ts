@@ -22,33 +22,50 @@ export interface Captured {
   added: number
 }
 
+/** Encrypts what a capture makes. With it packs and recipes are sealed part by part, and nothing of them is known to who cannot open them. */
+export interface Seal {
+  /** Of the key. A sealed state shares packs only with states of the same one, and an unsealed one with unsealed ones. */
+  id: string
+  /** Some bytes longer than `plain`; no two calls give the same. */
+  seal(plain: Uint8Array): Uint8Array
+  /** @throws DENIED for what was sealed with another key or changed since */
+  open(sealed: Uint8Array): Uint8Array
+}
+
 export interface States {
   /**
    * Reads the files once, gathers what `base` (and what this node knows otherwise) has not into new packs, compresses them where
    * that helps, and takes packs and recipe into the store (manager.ingest), where they are held until `release`.
    * @throws STORE_FULL | ABORTED
    */
-  capture(request: { files: StateFile[]; base?: Digest; signal: AbortSignal }): Promise<Captured>
+  capture(request: { files: StateFile[]; base?: Digest; seal?: Seal; signal: AbortSignal }): Promise<Captured>
   /**
    * Writes the files of a recipe below `dir`. With `previous`, `dir` holds that state (from an earlier call), and only what differs
    * is fetched and written. Blobs come by tasks: from here, from the site, or from `origin`. Everything is verified before it is written.
-   * @throws DIGEST_MISMATCH | PROTOCOL (a recipe that names `..`, absolute or absurd paths or sizes) | what the origin throws
+   * @throws DIGEST_MISMATCH | PROTOCOL (a recipe that names `..`, absolute or absurd paths or sizes) | DENIED (sealed) | what the origin throws
    */
   assemble(request: {
     recipe: Digest
     dir: string
     previous?: Digest
+    seal?: Seal
     origin: (blob: StoredBlob) => Origin
     signal: AbortSignal
   }): Promise<{ bytesWritten: number; bytesFetched: number }>
   /** The blobs of a recipe, itself included, after reading it (by a task where it is not here). */
-  blobs(recipe: Digest, origin: (blob: StoredBlob) => Origin, signal: AbortSignal): Promise<StoredBlob[]>
+  blobs(
+    recipe: Digest,
+    origin: (blob: StoredBlob) => Origin,
+    signal: AbortSignal,
+    seal?: Seal,
+  ): Promise<StoredBlob[]>
   /** Reads a range of one file of a recipe; for tars that are made on the fly. */
   read(request: {
     recipe: Digest
     path: string
     start: number
     end: number
+    seal?: Seal
     origin: (blob: StoredBlob) => Origin
     signal: AbortSignal
   }): AsyncIterable<Uint8Array>
