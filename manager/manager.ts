@@ -28,6 +28,7 @@ import type {
   Manager,
   ManagerEvent,
   Membership,
+  NodeIdentity,
   PeerId,
   Priority,
   Rpc,
@@ -47,7 +48,7 @@ export function createManager(deps: {
   members: Membership
   rpc: Rpc
   exchange: Exchange
-  signer: Signer
+  signer: Signer & NodeIdentity
   store: BlockStore
   isConnected: (peer: PeerId) => boolean
   /** Resolves when so many more bytes may come from upstream; absent: at once. */
@@ -222,6 +223,7 @@ export function createManager(deps: {
 
   return {
     self: members.self,
+    identity: signer,
     members,
     rpc,
     hints,

@@ -76,7 +76,7 @@ export async function startManager(options: ManagerOptions): Promise<Manager> {
       members,
       rpc,
       exchange,
-      signer: { id: identity.peerId, sign: identity.sign, verify: identity.verify },
+      signer: { ...identity, id: identity.peerId },
       store,
       mayReceive: (bytes, priority) =>
         new Promise((resolve) => {

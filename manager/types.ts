@@ -171,9 +171,22 @@ export type Ingest = (blob: {
   signal: AbortSignal
 }) => Promise<boolean>
 
+/** What a node can prove and keep secret with its key; a peer ID is the public half of it. */
+export interface NodeIdentity {
+  /** Ed25519, 64 bytes. */
+  sign(bytes: Uint8Array): Uint8Array
+  /** True when `signature` is the peer's over these bytes; false for anything else, malformed peer IDs included. */
+  verify(peer: PeerId, bytes: Uint8Array, signature: Uint8Array): boolean
+  /** A few bytes that only this peer can open, and only for the same `context`. @throws NAME_INVALID for what is no peer ID */
+  seal(peer: PeerId, plain: Uint8Array, context: string): Uint8Array
+  /** Undefined for what was not sealed for this node and context, or was changed since. */
+  open(sealed: Uint8Array, context: string): Uint8Array | undefined
+}
+
 /** The distribution manager: the only thing the proxy and the integrations talk to. */
 export interface Manager {
   readonly self: Member
+  readonly identity: NodeIdentity
   readonly members: Membership
   readonly rpc: Rpc
   readonly hints: Hints

@@ -12,6 +12,7 @@ import type { PrivateKey } from '@libp2p/interface'
 import { peerIdFromPrivateKey, peerIdFromString } from '@libp2p/peer-id'
 import { ShoalError } from '../../base/index.ts'
 import type { PeerId } from '../types.ts'
+import { createOpener, sealFor } from './sealedbox.ts'
 import { readOrCreateSecret } from './secretfile.ts'
 
 /** DER of a SubjectPublicKeyInfo up to the 32 bytes of an Ed25519 key (RFC 8410). */
@@ -25,6 +26,9 @@ export interface Identity {
   sign(bytes: Uint8Array): Buffer
   /** True when `signature` is the peer's over these bytes; false for anything else, malformed peer IDs included. */
   verify(peerId: PeerId, bytes: Uint8Array, signature: Uint8Array): boolean
+  /** See NodeIdentity. */
+  seal(peerId: PeerId, plain: Uint8Array, context: string): Buffer
+  open(sealed: Uint8Array, context: string): Buffer | undefined
 }
 
 /**
@@ -49,6 +53,7 @@ export function createIdentity(key: KeyObject): Identity {
   const raw = Buffer.concat([Buffer.from(d, 'base64url'), Buffer.from(x, 'base64url')])
   const privateKey = privateKeyFromRaw(raw)
   const publicKeys = new Map<PeerId, KeyObject>()
+  let opener: ReturnType<typeof createOpener> | undefined
 
   const publicKeyOf = (peerId: PeerId): KeyObject | undefined => {
     const cached = publicKeys.get(peerId)
@@ -67,6 +72,16 @@ export function createIdentity(key: KeyObject): Identity {
     verify(peerId, bytes, signature) {
       const publicKey = publicKeyOf(peerId)
       return publicKey !== undefined && signature.length === 64 && verify(null, bytes, publicKey, signature)
+    },
+    seal(peerId, plain, context) {
+      const publicKey = publicKeyOf(peerId)
+      if (publicKey === undefined) throw new ShoalError('NAME_INVALID', `not the ID of a node: ${peerId}`)
+      const receiver = publicKey.export({ format: 'der', type: 'spki' }).subarray(SPKI_PREFIX.length)
+      return sealFor(receiver, plain, context)
+    },
+    open: (sealed, context) => {
+      opener ??= createOpener(raw.subarray(0, 32))
+      return opener(sealed, context)
     },
   }
 }
