@@ -22,14 +22,15 @@ export interface Captured {
   added: number
 }
 
-/** Encrypts what a capture makes. With it packs and recipes are sealed part by part, and nothing of them is known to who cannot open them. */
+/**
+ * The key that a capture is encrypted with: every frame of its packs, and the recipe, after compression (`form/seal.ts`). Nothing of
+ * them is known to who has it not. Plain data, as it has to reach another thread.
+ */
 export interface Seal {
   /** Of the key. A sealed state shares packs only with states of the same one, and an unsealed one with unsealed ones. */
   id: string
-  /** Some bytes longer than `plain`; no two calls give the same. */
-  seal(plain: Uint8Array): Uint8Array
-  /** @throws DENIED for what was sealed with another key or changed since */
-  open(sealed: Uint8Array): Uint8Array
+  /** 32 bytes. */
+  key: Uint8Array
 }
 
 export interface States {
