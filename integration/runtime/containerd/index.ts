@@ -1,0 +1,12 @@
+export type { ContainerdApi, ContainerRecord, Envelope, Process } from './api.ts'
+export { type ClientOptions, type ContainerdClient, connectContainerd, unwrap } from './client.ts'
+export { inspectImage, type LocalImage, type PullOptions, pullImage } from './image.ts'
+export {
+  type CreateOptions,
+  createContainer,
+  removeContainer,
+  type StartOptions,
+  specOf,
+  startContainer,
+  waitContainer,
+} from './workload.ts'

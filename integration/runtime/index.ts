@@ -1,0 +1,2 @@
+export { createRuntimes, type Runtimes, type RuntimesOptions } from './registry.ts'
+export type * from './types.ts'
