@@ -70,7 +70,7 @@ export async function startDaemon(
     const listen = async (what: string, at: HostPort, listener: RequestListener): Promise<HostPort> => {
       // A push takes as long as it takes: the proxy ends what stalls.
       const requestMs = what === 'registry' ? 0 : REQUEST_MS
-      const made = await listenHttp(what, at, listener, { keepAliveMs: 60e3, requestMs })
+      const made = await listenHttp(what, at, listener, { keepAliveMs: 60e3, requestMs, log })
       listeners.push(made)
       return made.address
     }
