@@ -3,6 +3,7 @@ import type { BlockStore } from '../../blockstore/index.ts'
 import type { Membership, Rpc } from '../types.ts'
 import { createClock } from './clock.ts'
 import { isKey, MAX_KEY, MAX_VALUE } from './messages.ts'
+import { ownOf } from './own.ts'
 import { createRoll, livePeers } from './roll.ts'
 import { createRounds, TIMING, type Timing } from './rounds.ts'
 import { recordOf } from './row.ts'
@@ -36,7 +37,7 @@ export function createSharedRecords(deps: {
     members,
     sync: createSync({ rpc, table, now, onTime: time.heard }),
     chores: async () => {
-      roll.update()
+      await tidy()
       await table.purge()
     },
     onMembers: () => roll.update(),
@@ -48,6 +49,15 @@ export function createSharedRecords(deps: {
 
   let ready: Promise<void> | undefined
 
+  /** What said something of nodes that are gone for good goes, too. */
+  async function tidy(): Promise<void> {
+    const gone = await roll.forgotten()
+    if (gone.length === 0) return
+    const keys: string[] = []
+    for await (const { key } of table.entries('')) keys.push(key)
+    for (const key of ownOf(keys, gone)) await write(key, undefined, { copies: 1 })
+  }
+
   async function settle(): Promise<void> {
     let timer: NodeJS.Timeout | undefined
     const late = new Promise<void>((resolve) => {
@@ -57,33 +67,35 @@ export function createSharedRecords(deps: {
     clearTimeout(timer)
   }
 
+  const write: SharedRecords['put'] = async (key, value, { copies, signal }) => {
+    if (!isKey(key)) throw new ShoalError('NAME_INVALID', `a key has 1 to ${MAX_KEY} bytes of text`)
+    const text = value === undefined ? undefined : (JSON.stringify(value) as string | undefined)
+    if (value !== undefined && text === undefined) {
+      throw new ShoalError('INTERNAL', `no JSON has the value for ${key}`)
+    }
+    if (text !== undefined && Buffer.byteLength(text) > MAX_VALUE) {
+      throw new ShoalError('USAGE', `a value has at most ${MAX_VALUE} bytes of JSON, ${key} has more`)
+    }
+    ready ??= settle()
+    await ready
+    const size = await roll.size()
+    const peers = livePeers(members)
+    const needed = Math.min(copies, size)
+    if (1 + peers.length < needed) {
+      throw new ShoalError(
+        'NO_QUORUM',
+        `${copies} copies are wanted, and ${1 + peers.length} of the cluster's ${size} nodes are there`,
+        { details: { confirmed: 0, needed, written: false } },
+      )
+    }
+    signal?.throwIfAborted()
+    const row = await table.write(key, text)
+    await spread.send(key, row, { peers, needed: needed - 1, signal })
+    return row.writes[0]!.stamp
+  }
+
   return {
-    async put(key, value, { copies, signal }) {
-      if (!isKey(key)) throw new ShoalError('NAME_INVALID', `a key has 1 to ${MAX_KEY} bytes of text`)
-      const text = value === undefined ? undefined : (JSON.stringify(value) as string | undefined)
-      if (value !== undefined && text === undefined) {
-        throw new ShoalError('INTERNAL', `no JSON has the value for ${key}`)
-      }
-      if (text !== undefined && Buffer.byteLength(text) > MAX_VALUE) {
-        throw new ShoalError('USAGE', `a value has at most ${MAX_VALUE} bytes of JSON, ${key} has more`)
-      }
-      ready ??= settle()
-      await ready
-      const size = await roll.size()
-      const peers = livePeers(members)
-      const needed = Math.min(copies, size)
-      if (1 + peers.length < needed) {
-        throw new ShoalError(
-          'NO_QUORUM',
-          `${copies} copies are wanted, and ${1 + peers.length} of the cluster's ${size} nodes are there`,
-          { details: { confirmed: 0, needed, written: false } },
-        )
-      }
-      signal?.throwIfAborted()
-      const row = await table.write(key, text)
-      await spread.send(key, row, { peers, needed: needed - 1, signal })
-      return row.writes[0]!.stamp
-    },
+    put: write,
     async get(key) {
       const row = await table.get(key)
       return row && recordOf(key, row)

@@ -19,6 +19,8 @@ export interface Roll {
   size(): Promise<number>
   /** Takes in who is there now. */
   update(): void
+  /** Nodes that were not met for 30 days, whether they said goodbye or not; each is given once. */
+  forgotten(): Promise<PeerId[]>
   close(): Promise<void>
 }
 
@@ -30,11 +32,16 @@ export function createRoll(deps: {
 }): Roll {
   const { members, store, now, log } = deps
   const table = store.records<number>('nodes')
+  const left = store.records<number>('nodes.left')
   const met = new Map<PeerId, number>()
+  /** When who said goodbye did so. */
+  const gone = new Map<PeerId, number>()
+  const due = new Set<PeerId>()
   let tail = load().catch((error) => log.error({ error: String(error) }, 'the list of nodes cannot be read'))
 
   async function load(): Promise<void> {
     for await (const [peer, at] of table.entries()) met.set(peer, at)
+    for await (const [peer, at] of left.entries()) gone.set(peer, at)
   }
 
   async function change(): Promise<void> {
@@ -45,15 +52,21 @@ export function createRoll(deps: {
       if (state === 'left' && at !== undefined) {
         met.delete(id)
         await table.delete(id)
+        gone.set(id, time)
+        await left.put(id, time)
       } else if ((state === 'alive' || state === 'suspect') && (at === undefined || time - at > DAY_MS)) {
         met.set(id, time)
         await table.put(id, time)
+        if (gone.delete(id)) await left.delete(id)
       }
     }
-    for (const [peer, at] of met) {
-      if (time - at < TOMBSTONE_MS) continue
-      met.delete(peer)
-      await table.delete(peer)
+    for (const [times, records] of [[met, table] as const, [gone, left] as const]) {
+      for (const [peer, at] of times) {
+        if (time - at < TOMBSTONE_MS) continue
+        times.delete(peer)
+        due.add(peer)
+        await records.delete(peer)
+      }
     }
   }
 
@@ -70,6 +83,13 @@ export function createRoll(deps: {
       return 1 + met.size
     },
     update,
+    async forgotten() {
+      update()
+      await tail
+      const peers = [...due]
+      due.clear()
+      return peers
+    },
     close: () => tail,
   }
 }

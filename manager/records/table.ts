@@ -10,6 +10,10 @@ export const TOMBSTONE_MS = 30 * 24 * 3600_000
 /** What the index of a table of this size takes in memory is some 10 MiB. */
 export const MAX_RECORDS = 50_000
 const MAX_BYTES = 128 * 2 ** 20
+/** Deletions that give way at once when the table is full. */
+const GIVE_WAY = 5000
+/** All rows are read to find them: so long nothing is looked for after a search in vain. */
+const SEARCH_MS = 60_000
 
 /** The records on this disk. */
 export interface Table {
@@ -22,18 +26,32 @@ export interface Table {
   buckets(): Promise<Buckets>
   /** Forgets old deletions. */
   purge(): Promise<void>
+  /**
+   * After this machine's clock was far ahead and was set right: what was written with its stamps, and no other node took, is written anew; where
+   * the row has another write, that one counts.
+   */
+  setRight(): Promise<void>
   onChange(prefix: string, listener: (record: SharedRecord) => void): () => void
   /** Lets the write under way end; later ones fail. */
   close(): Promise<void>
 }
 
 /** Opens at once; the first use waits until the records that are stored were looked through. */
-export function createTable(deps: { store: BlockStore; clock: Clock; now: () => number; log: Log }): Table {
-  const { store, clock, now, log } = deps
+export function createTable(deps: {
+  store: BlockStore
+  clock: Clock
+  now: () => number
+  log: Log
+  maxRecords?: number
+}): Table {
+  const { store, clock, now, log, maxRecords = MAX_RECORDS } = deps
   const rows = store.records<PackedRow>('shared')
   const index = createBuckets()
   const listeners = new Set<{ prefix: string; listener: (record: SharedRecord) => void }>()
   let closed = false
+  /** Deletions up to here have given way. */
+  let floor = 0
+  let searchedAt = Number.NEGATIVE_INFINITY
   const ready = load()
   ready.catch((error) => log.error({ error: String(error) }, 'the shared records cannot be read'))
   let tail = ready.catch(() => {})
@@ -52,7 +70,29 @@ export function createTable(deps: { store: BlockStore; clock: Clock; now: () => 
   }
 
   function expired({ writes: [winner] }: Row): boolean {
-    return winner !== undefined && winner.text === undefined && winner.stamp.ms < now() - TOMBSTONE_MS
+    if (winner === undefined || winner.text !== undefined) return false
+    return winner.stamp.ms <= Math.max(floor, now() - TOMBSTONE_MS)
+  }
+
+  async function forget(key: string): Promise<void> {
+    await rows.delete(key)
+    index.delete(key)
+  }
+
+  /** A full table forgets its oldest deletions before their time: a node that is away may bring something back, but nobody is refused. */
+  async function makeRoom(): Promise<void> {
+    if (now() - searchedAt < SEARCH_MS) return
+    const found: { key: string; ms: number }[] = []
+    for await (const [key, packed] of rows.entries()) {
+      const [winner] = unpackRow(packed).writes
+      if (winner !== undefined && winner.text === undefined) found.push({ key, ms: winner.stamp.ms })
+    }
+    if (found.length === 0) searchedAt = now()
+    found.sort((a, b) => a.ms - b.ms)
+    for (const { key, ms } of found.slice(0, Math.min(GIVE_WAY, Math.ceil(maxRecords / 10)))) {
+      await forget(key)
+      floor = ms
+    }
   }
 
   /** Reading, joining and writing back must not be interleaved with another write. */
@@ -78,7 +118,10 @@ export function createTable(deps: { store: BlockStore; clock: Clock; now: () => 
     const packed = packRow(row)
     const growth = JSON.stringify(packed).length + key.length - index.sizeOf(key)
     const isNew = index.fingerprint(key) === undefined
-    if (growth > 0 && ((isNew && index.count >= MAX_RECORDS) || index.bytes + growth > MAX_BYTES)) {
+    const lacksRoom = (): boolean =>
+      growth > 0 && ((isNew && index.count >= maxRecords) || index.bytes + growth > MAX_BYTES)
+    if (lacksRoom()) await makeRoom()
+    if (lacksRoom()) {
       throw new ShoalError('STORE_FULL', `no room for more records: ${index.count} are there`)
     }
     await rows.put(key, packed)
@@ -92,6 +135,31 @@ export function createTable(deps: { store: BlockStore; clock: Clock; now: () => 
         log.error({ key, error: String(error) }, 'a listener to the shared records failed')
       }
     }
+  }
+
+  async function setRight(): Promise<void> {
+    if (!clock.astray()) return
+    clock.reset()
+    const wrong: string[] = []
+    for await (const [key, packed] of rows.entries()) {
+      const { writes, seen } = unpackRow(packed)
+      for (const stamp of [...writes.map((write) => write.stamp), ...seen]) {
+        if (clock.credible(stamp)) clock.see(stamp)
+        else if (wrong.at(-1) !== key) wrong.push(key)
+      }
+    }
+    for (const key of wrong) {
+      const row = await find(key)
+      if (!row) continue
+      const writes = row.writes.filter(({ stamp }) => clock.credible(stamp))
+      const rest = { writes, seen: row.seen.filter(clock.credible) }
+      const text = row.writes[0]?.text
+      await save(key, writes.length > 0 ? rest : succeed(rest, { stamp: clock.next(), text }))
+    }
+    log.warn(
+      { records: wrong.length },
+      'the clock was far ahead and was set right: what it wrote is written anew',
+    )
   }
 
   const take = (key: string, row: Row): Promise<boolean> =>
@@ -113,6 +181,7 @@ export function createTable(deps: { store: BlockStore; clock: Clock; now: () => 
     },
     write: (key, text) =>
       inTurn(async () => {
+        await setRight()
         const row = succeed(await find(key), { stamp: clock.next(), text })
         await save(key, row)
         return row
@@ -151,11 +220,11 @@ export function createTable(deps: { store: BlockStore; clock: Clock; now: () => 
         await inTurn(async () => {
           const row = await find(key)
           if (!row || !expired(row)) return
-          await rows.delete(key)
-          index.delete(key)
+          await forget(key)
         })
       }
     },
+    setRight: () => inTurn(setRight),
     onChange(prefix, listener) {
       const entry = { prefix, listener }
       listeners.add(entry)

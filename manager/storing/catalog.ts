@@ -54,6 +54,8 @@ export function createCatalog(deps: {
   const offers = new Map<PeerId, number>()
   const listeners = new Set<(freed: Digest[]) => void>()
   let blobs: Map<Digest, WantedBlob> | undefined
+  /** What this node last said that it offers. */
+  let offered: number | undefined
   /** Keys that changed while all are read for the first time: what is read of them may be older. */
   let newer: Set<string> | undefined = new Set()
 
@@ -94,9 +96,17 @@ export function createCatalog(deps: {
     newer?.add(record.key)
     const before = stored.get(record.key) ?? pending.get(record.key)?.image
     take(record)
+    // Who was away for long was forgotten meanwhile, and says it again.
+    if (record.key === offerPrefix + self && record.value === undefined && offered !== undefined) {
+      offer(offered).catch((error) => log.warn({ error: String(error) }, 'the offered space was not told'))
+    }
     // Most records are new ones: then there is no need to go through what all the others want.
     const freed = before?.blobs.map(({ digest }) => digest).filter((digest) => !wanted().has(digest)) ?? []
     for (const listener of listeners) listener(freed)
+  }
+
+  async function offer(bytes: number): Promise<void> {
+    await records.put(offerPrefix + self, { site, bytes }, { copies: 1 })
   }
 
   const stops = [storedPrefix, pendingPrefix, offerPrefix].map((prefix) => records.onChange(prefix, changed))
@@ -140,8 +150,8 @@ export function createCatalog(deps: {
       return async () => void (await records.put(key, undefined, { copies: 1 }))
     },
     async offer(bytes) {
-      if (offers.get(self) === bytes) return
-      await records.put(offerPrefix + self, { site, bytes }, { copies: 1 })
+      offered = bytes
+      if (offers.get(self) !== bytes) await offer(bytes)
     },
     onChange(listener) {
       listeners.add(listener)

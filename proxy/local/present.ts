@@ -8,7 +8,7 @@ import type { LocalRepository } from './types.ts'
 export type Present = (repository: string, digest: Digest) => Promise<number | undefined>
 
 export function createPresent(parts: {
-  repository: Pick<LocalRepository, 'link' | 'manifests'>
+  repository: Pick<LocalRepository, 'link' | 'manifests' | 'renewLink'>
   holds: (digest: Digest) => Promise<boolean>
 }): Present {
   const { repository, holds } = parts
@@ -23,6 +23,8 @@ export function createPresent(parts: {
   return async (name, digest) => {
     const size = await repository.link(name, digest)
     if (size === undefined) return undefined
-    return (await holds(digest)) || (await isNamed(name, digest)) ? size : undefined
+    if (!(await holds(digest)) && !(await isNamed(name, digest))) return undefined
+    await repository.renewLink(name, digest, size)
+    return size
   }
 }

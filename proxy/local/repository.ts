@@ -5,6 +5,8 @@ import { readDigest, readLink, readManifestRecord } from './values.ts'
 
 const tagKey = (repository: string, tag: string): string => `tag/${repository}:${tag}`
 const manifestKey = (repository: string, digest: Digest): string => `manifest/${repository}@${digest}`
+/** A link that no manifest needs stays so long after it was made or renewed; it is renewed when half of that has gone by. */
+const LINK_MS = 24 * 3_600_000
 const linkKey = (repository: string, digest: Digest): string => `link/${repository}@${digest}`
 
 /**
@@ -13,10 +15,13 @@ const linkKey = (repository: string, digest: Digest): string => `link/${reposito
  */
 export function createLocalRepository(parts: {
   records: SharedRecords
-  members: Pick<Membership, 'list'>
+  members: Pick<Membership, 'list' | 'self'>
   copies: number
+  now?: () => number
+  /** Default a day. */
+  linkMs?: number
 }): LocalRepository {
-  const { records, members, copies } = parts
+  const { records, members, copies, now = Date.now, linkMs = LINK_MS } = parts
 
   async function put(key: string, value: unknown, signal: AbortSignal): Promise<void> {
     const there = members.list().filter(({ state }) => state === 'alive').length
@@ -41,6 +46,52 @@ export function createLocalRepository(parts: {
   async function any(prefix: string): Promise<boolean> {
     for await (const _ of records.entries(prefix)) return true
     return false
+  }
+
+  /** Whoever counts on a link that is getting old keeps it from being swept. */
+  async function renew(known: SharedRecord | undefined, size: number): Promise<void> {
+    if (known && (known.value === undefined || now() - known.stamp.ms > linkMs / 2)) {
+      await records.put(known.key, { size }, { copies: 1 })
+    }
+  }
+
+  /** Blobs of a repository that its manifests name, with their sizes. */
+  async function namedIn(name: string): Promise<Map<Digest, number>> {
+    const named = new Map<Digest, number>()
+    for await (const [, { parts: blobs }] of repository.manifests(name)) {
+      for (const { digest, size } of blobs) named.set(digest, size)
+    }
+    return named
+  }
+
+  /** Takes back the links that are old and that nothing needs, repository by repository. */
+  async function unlink(): Promise<void> {
+    const old = new Map<string, string[]>()
+    for await (const { key, stamp } of records.entries('link/')) {
+      if (now() - stamp.ms <= linkMs) continue
+      const name = key.slice('link/'.length, key.lastIndexOf('@'))
+      const keys = old.get(name) ?? []
+      old.set(name, keys)
+      keys.push(key)
+    }
+    for (const name of await repository.repositories()) {
+      for (const [digest, size] of await namedIn(name)) {
+        const known = await records.get(linkKey(name, digest))
+        // Taken back at the same time as it was made: such a link must outlive the memory of that.
+        if (known?.value === undefined && linkOf(known) === size) await renew(known, size)
+      }
+    }
+    for (const [name, keys] of old) {
+      const named = await namedIn(name)
+      for (const key of keys) {
+        if (named.has(key.slice(key.lastIndexOf('@') + 1) as Digest)) continue
+        // Somebody may have come to count on it since.
+        const known = await records.get(key)
+        if (known?.value !== undefined && now() - known.stamp.ms > linkMs) {
+          await records.put(key, undefined, { copies: 1 })
+        }
+      }
+    }
   }
 
   async function* tags(repository: string, after?: string): AsyncGenerator<LocalTag> {
@@ -70,9 +121,7 @@ export function createLocalRepository(parts: {
         if (digest !== undefined && manifest !== undefined) yield [digest, manifest]
       }
     },
-    async link(name, digest) {
-      return readLink((await records.get(linkKey(name, digest)))?.value)
-    },
+    link: async (name, digest) => linkOf(await records.get(linkKey(name, digest))),
     async exists(name) {
       for (const prefix of [`link/${name}@`, `manifest/${name}@`, `tag/${name}:`]) {
         if (await any(prefix)) return true
@@ -89,8 +138,22 @@ export function createLocalRepository(parts: {
     putTag: (name, tag, digest, signal) => put(tagKey(name, tag), digest, signal),
     putManifest: (name, digest, manifest, signal) => put(manifestKey(name, digest), manifest, signal),
     async putLink(name, digest, size, signal) {
-      if ((await repository.link(name, digest)) === undefined)
-        await put(linkKey(name, digest), { size }, signal)
+      const known = await records.get(linkKey(name, digest))
+      if (linkOf(known) === undefined) await put(linkKey(name, digest), { size }, signal)
+      else await renew(known, size)
+    },
+    async renewLink(name, digest, size) {
+      const known = await records.get(linkKey(name, digest))
+      if (linkOf(known) === size) await renew(known, size)
+    },
+    async sweep() {
+      // One node is enough for all of the cluster.
+      const [first] = members
+        .list()
+        .filter(({ state }) => state === 'alive')
+        .map(({ id }) => id)
+        .sort()
+      if (first === members.self.id) await unlink()
     },
     deleteTag: (name, tag, signal) => remove(tagKey(name, tag), signal),
     async deleteManifest(name, digest, signal) {
@@ -103,6 +166,12 @@ export function createLocalRepository(parts: {
     deleteLink: (name, digest, signal) => remove(linkKey(name, digest), signal),
   }
   return repository
+}
+
+/** A link that was made at the same time as it was taken back stays: who made it counts on it. */
+function linkOf(record: SharedRecord | undefined): number | undefined {
+  const values = record ? [record.value, ...record.beaten.map(({ value }) => value)] : []
+  return values.map(readLink).find((size) => size !== undefined)
 }
 
 function beatenOf({ beaten }: SharedRecord): LocalTag['beaten'] {

@@ -54,7 +54,12 @@ export interface LocalRepository {
   repositories(): Promise<string[]>
   putTag(repository: string, tag: string, digest: Digest, signal: AbortSignal): Promise<void>
   putManifest(repository: string, digest: Digest, manifest: LocalManifest, signal: AbortSignal): Promise<void>
+  /** A link of a blob that no manifest of the repository names goes a day after it was made or last renewed. */
   putLink(repository: string, digest: Digest, size: number, signal: AbortSignal): Promise<void>
+  /** Keeps a link that is there for another day. */
+  renewLink(repository: string, digest: Digest, size: number): Promise<void>
+  /** Takes back links that are old and that nothing needs; of all nodes one does it. */
+  sweep(): Promise<void>
   /** False where there is none. */
   deleteTag(repository: string, tag: string, signal: AbortSignal): Promise<boolean>
   /** With the tags that name it. */

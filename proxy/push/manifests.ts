@@ -40,7 +40,10 @@ export function createPutManifest(parts: {
     for (const { digest, size } of document.parts) {
       const here = await repository.link(name, digest)
       if (here === undefined) throw unknown(name, digest)
-      if (here === size) continue
+      if (here === size) {
+        await repository.renewLink(name, digest, size)
+        continue
+      }
       throw refusal(400, 'MANIFEST_INVALID', `${digest} has ${here} bytes, the manifest says ${size}`)
     }
     for (const digest of document.manifests) {

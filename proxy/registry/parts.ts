@@ -123,6 +123,7 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
     records: manager.records,
     members: manager.members,
     copies: localAck === 'quorum' ? localCopies : 1,
+    now,
   })
   const { elsewhere } = manager
   const present = createPresent({ repository, holds: (digest) => manager.holds(digest) })
@@ -183,6 +184,7 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
     async sweep() {
       await access.sweep()
       await links.sweep()
+      await repository.sweep()
     },
   }
 }

@@ -21,6 +21,8 @@ export interface RecordsCluster {
   /** The longest frame so far, bytes. */
   longest: number
   messages: number
+  /** Of nodes that start from now on. */
+  choresMs: number
   /** ms that a message takes, asked for each. */
   latencyMs: () => number
   /** Called before a row of a node changes. */
@@ -39,9 +41,9 @@ export interface RecordsCluster {
   close(): Promise<void>
 }
 
-function memoryStore(
+export function memoryStore(
   tables: Map<string, Map<string, string>>,
-  onPut: (name: string, key: string, value: unknown) => void,
+  onPut: (name: string, key: string, value: unknown) => void = () => {},
 ) {
   return {
     records(name: string) {
@@ -143,7 +145,7 @@ export function createRecordsCluster(): RecordsCluster {
       }),
       log: silentLog(),
       now: () => cluster.now() + node.skewMs,
-      timing: { settleMs: 0, retryMs: 5, everyMs: 20 },
+      timing: { settleMs: 0, retryMs: 5, everyMs: 20, choresMs: cluster.choresMs },
     })
     changed()
   }
@@ -152,6 +154,7 @@ export function createRecordsCluster(): RecordsCluster {
     nodes: [],
     longest: 0,
     messages: 0,
+    choresMs: 3600_000,
     latencyMs: () => 0,
     onWrite: () => {},
     now: Date.now,

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import fc from 'fast-check'
-import { isShoalError, ShoalError } from '../../base/index.ts'
+import { isShoalError, ShoalError, silentLog } from '../../base/index.ts'
+import { createClock } from '../../manager/records/clock.ts'
+import { createTable } from '../../manager/records/table.ts'
 import type { SharedRecord } from '../../manager/types.ts'
-import { createRecordsCluster, type RecordsCluster } from './records-cluster.ts'
+import { createRecordsCluster, memoryStore, type RecordsCluster } from './records-cluster.ts'
 
 const DAY_MS = 24 * 3600_000
 
@@ -63,7 +65,7 @@ describe('shared records', () => {
     const [a] = [cluster.add('a')]
     cluster.now = () => 5_000_000
     const before = await a.records.put('k', 1, { copies: 1 })
-    cluster.now = () => 1_000_000
+    cluster.now = () => 4_500_000
     await cluster.restart(a)
     assert.equal((await a.records.get('k'))?.value, 1)
     const after = await a.records.put('k', 2, { copies: 1 })
@@ -104,6 +106,69 @@ describe('shared records', () => {
     await assert.rejects(a!.records.put('k', 2, { copies: 2 }), { code: 'NO_QUORUM' })
     cluster.now = () => Date.now() + 31 * DAY_MS
     await a!.records.put('k', 2, { copies: 2 })
+  })
+
+  it('of a node itself go a month after it was met', async () => {
+    cluster.choresMs = 20
+    const [a, b] = ['a', 'b'].map(cluster.add)
+    for (const key of ['offer/b', 'wanted/x/b', 'storing/x/b/image', 'stored/x/b', 'offer/a']) {
+      await b!.records.put(key, 1, { copies: 2 })
+    }
+    await cluster.stop(b!, 'left')
+    const keys = async (): Promise<string[]> => (await all(a!.records.entries(''))).map(([key]) => key)
+    await a!.records.put('offer/a', 2, { copies: 1 })
+    assert.equal((await keys()).length, 5)
+    cluster.now = () => Date.now() + 31 * DAY_MS
+    while ((await keys()).length > 2) await new Promise((resolve) => setTimeout(resolve, 5))
+    assert.deepEqual(await keys(), ['offer/a', 'stored/x/b'])
+  })
+
+  it('of a clock that was far ahead and was set right are written anew, and nothing more is refused', async () => {
+    const [a, b] = ['a', 'b'].map(cluster.add)
+    await b!.records.put('k', 'old', { copies: 2 })
+    cluster.partition([1, 2])
+    a!.skewMs = 400 * DAY_MS
+    await a!.records.put('k', 'new', { copies: 1 })
+    await a!.records.put('own', 1, { copies: 1 })
+    await a!.records.put('both', 'ahead', { copies: 1 })
+    await b!.records.put('both', 'right', { copies: 1 })
+    cluster.partition()
+    await assert.rejects(a!.records.put('own', 2, { copies: 2 }), { code: 'NO_QUORUM' })
+    a!.skewMs = 0
+    const { ms } = await a!.records.put('after', 1, { copies: 2 })
+    assert.ok(Math.abs(ms - Date.now()) < 600_000)
+    await cluster.equal()
+    assert.deepEqual(
+      await Promise.all(['k', 'own', 'after'].map(async (key) => (await b!.records.get(key))?.value)),
+      ['new', 2, 1],
+    )
+    const both = await b!.records.get('both')
+    assert.deepEqual([both?.value, both?.beaten.map(({ value }) => value)].flat().sort(), ['ahead', 'right'])
+  })
+
+  it('a full table forgets its oldest deletions, and does not take them back', async () => {
+    const time = { now: 1_000_000 }
+    const now = () => time.now
+    const clock = createClock({ node: 'a', now })
+    const table = createTable({ store: memoryStore(new Map()), clock, now, log: silentLog(), maxRecords: 20 })
+    const rows = []
+    for (let i = 0; i < 20; i++) {
+      time.now += 1000
+      rows.push(await table.write(`k${i}`, i < 10 ? undefined : '1'))
+    }
+    await table.write('new', '1')
+    await table.write('more', '1')
+    assert.equal((await table.buckets()).count, 20)
+    assert.equal(await table.get('k0'), undefined)
+    assert.equal(await table.get('k1'), undefined)
+    assert.ok(await table.get('k2'))
+    assert.deepEqual(await table.takeAll([['k0', rows[0]!]]), { taken: 1, refused: 0 })
+    assert.equal(await table.get('k0'), undefined)
+    // Without deletions nothing gives way.
+    for (let i = 0; i < 8; i++) await table.write(`again${i}`, '1')
+    await assert.rejects(table.write('too much', '1'), { code: 'STORE_FULL' })
+    await table.write('new', '2')
+    await table.close()
   })
 
   it('stand here when the confirmations do not come, and get there later', async () => {

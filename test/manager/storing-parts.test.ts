@@ -130,6 +130,10 @@ describe('the records of stored images', () => {
     await catalog.offer(7)
     assert.deepEqual(catalog.images(), [])
     assert.deepEqual([...catalog.offers()], [['one', 7]])
+    // Who was forgotten says it again.
+    await twin.join('two').put('offer/one', undefined, { copies: 1 })
+    await new Promise((resolve) => setImmediate(resolve))
+    assert.deepEqual([...catalog.offers()], [['one', 7]])
   })
 
   it('hold what is being stored until its end, or the end of who stores it', async () => {

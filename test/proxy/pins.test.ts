@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { type Digest, digestOf, silentLog } from '../../base/index.ts'
 import { openBlockStore } from '../../blockstore/index.ts'
+import type { Member } from '../../manager/types.ts'
 import { createImages } from '../../proxy/images.ts'
 import { createLocalRepository } from '../../proxy/local/index.ts'
 import { createPins } from '../../proxy/pins.ts'
@@ -24,9 +25,10 @@ async function setUp(t: TestContext) {
     await rm(dir, { recursive: true })
   })
   const records = createRecordsTwin().join('node')
+  const self: Member = { id: 'node', name: 'node', site: 's', addrs: [], state: 'alive', incarnation: 0 }
   const images = createImages({
     store,
-    local: createLocalRepository({ records, members: { list: () => [] }, copies: 1 }),
+    local: createLocalRepository({ records, members: { list: () => [], self }, copies: 1 }),
   })
   const make = () => createPins({ store, images, defaultHost: 'docker.io', log: silentLog() })
   /** An image of layers of that name; what is here of it is its manifest and the layers. */

@@ -19,6 +19,8 @@ import { createSite } from './stand-in.ts'
 
 const NAME = 'local/app'
 
+const member: Member = { id: 'x', name: 'x', site: 's', addrs: [], state: 'alive', incarnation: 0 }
+
 describe('what was pushed is found', () => {
   test('tags, in order, in pages', async (t) => {
     const node = await pushNode(t)
@@ -189,7 +191,7 @@ test('the API view shows the writes that a tag beat', async () => {
       for (const record of table) if (record.key.startsWith(prefix)) yield record
     },
   } as unknown as SharedRecords
-  const repository = createLocalRepository({ records, members: { list: () => [] }, copies: 1 })
+  const repository = createLocalRepository({ records, members: { list: () => [], self: member }, copies: 1 })
   const view = {
     name: 'local/app',
     tags: [
@@ -212,7 +214,6 @@ test('the API view shows the writes that a tag beat', async () => {
 })
 
 test('a record is on every node that is there; one that does not answer costs only time', async () => {
-  const member: Member = { id: 'x', name: 'x', site: 's', addrs: [], state: 'alive', incarnation: 0 }
   const asked: number[] = []
   const answers: (Error | undefined)[] = []
   const records = {
@@ -224,7 +225,7 @@ test('a record is on every node that is there; one that does not answer costs on
     },
   } as unknown as SharedRecords
   const list = () => [member, member, member, { ...member, state: 'suspect' as const }]
-  const repository = createLocalRepository({ records, members: { list }, copies: 2 })
+  const repository = createLocalRepository({ records, members: { list, self: member }, copies: 2 })
   const { digest } = described(Buffer.from('x'), '')
   const put = async (...errors: (Error | undefined)[]): Promise<number[]> => {
     asked.length = 0
