@@ -28,7 +28,11 @@ export interface Runtimes {
 }
 
 /** Another runtime is another line here. */
-const DRIVERS: Partial<Record<RuntimeName, (options: RuntimesOptions) => Promise<Runtime | undefined>>> = {}
+const DRIVERS: Partial<Record<RuntimeName, (options: RuntimesOptions) => Promise<Runtime | undefined>>> = {
+  containerd: async (options) =>
+    options.containerd &&
+    (await import('./containerd/index.ts')).createContainerdRuntime({ ...options, ...options.containerd }),
+}
 
 export function createRuntimes(options: RuntimesOptions): Runtimes {
   const names = (Object.keys(DRIVERS) as RuntimeName[]).filter((name) => options[name] !== undefined)

@@ -7,6 +7,7 @@ import {
   type ServiceDefinition,
 } from '@grpc/proto-loader'
 import { ShoalError } from '../../../base/index.ts'
+import { aborted } from '../run.ts'
 import type { Any, CallOptions, CheckpointOptions, ContainerdApi, RuncOptions, TaskExit } from './api.ts'
 
 const SERVICES: Record<keyof ContainerdApi, string> = {
@@ -166,10 +167,6 @@ export function unwrap<Name extends keyof Wrapped>(name: Name, any: Any | null):
 export function wrapJson(name: 'Spec' | 'Process', value: object): Any {
   const type_url = `types.containerd.io/opencontainers/runtime-spec/1/${name}`
   return { type_url, value: Buffer.from(JSON.stringify(value)) }
-}
-
-function aborted(signal: AbortSignal): ShoalError {
-  return new ShoalError('ABORTED', 'the call to containerd was given up', { cause: signal.reason })
 }
 
 function mapped(error: ServiceError, address: string, path: string): ShoalError {

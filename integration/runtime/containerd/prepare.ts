@@ -1,0 +1,183 @@
+import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { type Digest, isShoalError, ShoalError } from '../../../base/index.ts'
+import { criuWords } from '../criu.ts'
+import { applyLayer } from '../layer.ts'
+import type { OciSpec, Prepared, PrepareOptions, Recreation } from '../types.ts'
+import { type ContainerdClient, wrap, wrapJson } from './client.ts'
+import { inspectImage, type LocalImage, pullImage } from './image.ts'
+import { writableOf } from './snapshot.ts'
+import { uniqueCgroup, withNamespace } from './spec.ts'
+import { removeContainer, removeRecord, startContainer } from './workload.ts'
+
+/** containerd's rule for names. */
+const ID = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/
+const DEFAULT_SNAPSHOTTER = 'overlayfs'
+const RUNC = 'io.containerd.runc.v2'
+/** Names the file that a restored container's output goes to, until it is started. */
+export const LOG_LABEL = 'shoal.log'
+
+/** What `describe` says beside the spec. */
+export interface Own {
+  runtime: string
+  binaryName: string
+  systemdCgroup: boolean
+  snapshotter: string
+  /** File that its output goes to. */
+  log?: string
+}
+
+interface Place {
+  client: ContainerdClient
+  registry: string
+  dir: string
+}
+
+/** @throws BUSY (the name is taken) | NAME_INVALID | UNFIT | NOT_FOUND | RUNTIME */
+export async function prepare(place: Place, options: PrepareOptions, signal: AbortSignal): Promise<Prepared> {
+  const { client } = place
+  const { name, recreation, netns, labels } = options
+  if (!ID.test(name) || name.length > 76)
+    throw new ShoalError('NAME_INVALID', `no name for a container: ${name}`)
+  const own = ownOf(recreation)
+  const snapshotter = await snapshotterFor(client, own, signal)
+  const image =
+    options.image === undefined
+      ? undefined
+      : await unpackedImage(place, options.image, recreation.image?.digest, snapshotter, signal)
+  // Before its snapshot, as what no container names is garbage.
+  await client.containers.create(
+    {
+      container: {
+        id: name,
+        labels: {
+          ...recreation.labels,
+          ...labels,
+          ...(own.log === undefined ? {} : { [LOG_LABEL]: own.log }),
+        },
+        image: image?.reference ?? '',
+        runtime: {
+          name: own.runtime,
+          options: wrap('containerd.runc.v1.Options', {
+            binaryName: own.binaryName,
+            systemdCgroup: own.systemdCgroup,
+          }),
+        },
+        spec: wrapJson('Spec', specFor(recreation.spec, name, netns)),
+        snapshotter,
+        snapshotKey: name,
+      },
+    },
+    { signal },
+  )
+  try {
+    await client.snapshots.remove({ snapshotter, key: name }, { signal }).catch((error: unknown) => {
+      if (!isShoalError(error, 'NOT_FOUND')) throw error
+    })
+    await client.snapshots.prepare({ snapshotter, key: name, parent: image?.chainId ?? '' }, { signal })
+  } catch (error) {
+    await removeRecord(client, name, AbortSignal.timeout(10_000)).catch(() => {})
+    throw error
+  }
+  return preparedContainer(place, name)
+}
+
+/** Takes up what was prepared before. */
+export function preparedContainer({ client, dir }: Place, id: string): Prepared {
+  return {
+    id,
+    async applyWritable(tar, signal) {
+      const { container } = await client.containers.get({ id }, { signal })
+      const { dir: upper, form } = await writableOf(client, container, signal)
+      await applyLayer(tar, upper, { form, signal })
+    },
+    async start(images, signal) {
+      const { container } = await client.containers.get({ id }, { signal })
+      const log = container.labels[LOG_LABEL]
+      await mkdir(dir, { recursive: true, mode: 0o700 })
+      const workDir = await mkdtemp(join(dir, 'restore-'))
+      try {
+        const restore = { dir: images, workDir }
+        return await startContainer({ client, id, restore, ...(log === undefined ? {} : { log }), signal })
+      } catch (error) {
+        if (!isShoalError(error, 'RUNTIME')) throw error
+        const words = await criuWords(workDir, 'restore.log')
+        throw new ShoalError('RUNTIME', `${id} could not be restored: ${words || error.message}`, {
+          cause: error,
+        })
+      } finally {
+        await rm(workDir, { recursive: true, force: true })
+      }
+    },
+    discard: async (signal) => void (await removeContainer(client, id, signal)),
+  }
+}
+
+function ownOf({ runtime, own }: Recreation): Own {
+  const text = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined)
+  if (runtime !== 'containerd') {
+    throw new ShoalError('UNFIT', `a container of ${runtime} cannot be made by containerd`)
+  }
+  const log = text(own.log)
+  return {
+    runtime: text(own.runtime) ?? RUNC,
+    binaryName: text(own.binaryName) ?? '',
+    systemdCgroup: own.systemdCgroup === true,
+    snapshotter: text(own.snapshotter) ?? DEFAULT_SNAPSHOTTER,
+    ...(log === undefined ? {} : { log }),
+  }
+}
+
+function specFor(spec: OciSpec, id: string, netns: string | undefined): OciSpec {
+  const path = spec.linux?.cgroupsPath
+  const placed =
+    path === undefined ? spec : { ...spec, linux: { ...spec.linux, cgroupsPath: uniqueCgroup(path, id) } }
+  return netns === undefined ? placed : withNamespace(placed, 'network', netns)
+}
+
+/** The same one as at the source where it is here, overlayfs otherwise: only the writable layer must fit. */
+async function snapshotterFor(client: ContainerdClient, own: Own, signal: AbortSignal): Promise<string> {
+  const { plugins } = await client.introspection.plugins(
+    { filters: ['type==io.containerd.snapshotter.v1'] },
+    { signal },
+  )
+  return plugins.some(({ id }) => id === own.snapshotter) ? own.snapshotter : DEFAULT_SNAPSHOTTER
+}
+
+/** The image of this digest, under this name if it is the one that has it. */
+async function unpackedImage(
+  { client, registry, dir }: Place,
+  reference: string,
+  digest: Digest | undefined,
+  snapshotter: string,
+  signal: AbortSignal,
+): Promise<LocalImage> {
+  const fits = (image: LocalImage): boolean => digest === undefined || image.digest === digest
+  const pull = (name: string): Promise<LocalImage> =>
+    pullImage({ client, reference: name, registry, dir, snapshotter, signal })
+  const here = await inspectImage(client, reference, signal).catch((error: unknown) => {
+    if (!isShoalError(error, 'NOT_FOUND')) throw error
+    return undefined
+  })
+  if (here && fits(here) && (await isUnpacked(client, here, snapshotter, signal))) return here
+  const pulled = here && !fits(here) ? here : await pull(reference)
+  if (fits(pulled)) return pulled
+  // The tag names another image by now, here or upstream.
+  return pull(`${reference.replace(/@.*$/, '').replace(/:[^:/]*$/, '')}@${digest}`)
+}
+
+async function isUnpacked(
+  client: ContainerdClient,
+  { chainId }: LocalImage,
+  snapshotter: string,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if (chainId === '') return true
+  return client.snapshots.stat({ snapshotter, key: chainId }, { signal }).then(
+    () => true,
+    (error: unknown) => {
+      if (!isShoalError(error, 'NOT_FOUND')) throw error
+      return false
+    },
+  )
+}
