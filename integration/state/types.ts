@@ -41,8 +41,9 @@ export interface States {
    */
   capture(request: { files: StateFile[]; base?: Digest; seal?: Seal; signal: AbortSignal }): Promise<Captured>
   /**
-   * Writes the files of a recipe below `dir`. With `previous`, `dir` holds that state (from an earlier call), and only what differs
-   * is fetched and written. Blobs come by tasks: from here, from the site, or from `origin`. Everything is verified before it is written.
+   * Writes the files of a recipe below `dir`, which is this state's alone: what else is in it goes. With `previous`, `dir` holds that
+   * state (from an earlier call that came to its end), and only what differs is fetched and written. After an error, call it without.
+   * Blobs come by tasks: from here, from the site, or from `origin`. Everything is verified before it is written.
    * @throws DIGEST_MISMATCH | PROTOCOL (a recipe that names `..`, absolute or absurd paths or sizes) | DENIED (sealed) | what the origin throws
    */
   assemble(request: {
@@ -72,4 +73,5 @@ export interface States {
   }): AsyncIterable<Uint8Array>
   /** Lets go of what `capture` holds for this recipe. Blobs that nothing else needs are evictable then. */
   release(recipe: Digest): Promise<void>
+  close(): Promise<void>
 }

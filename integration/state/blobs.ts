@@ -1,0 +1,105 @@
+import { type Digest, ShoalError } from '../../base/index.ts'
+import type { BlockStore } from '../../blockstore/index.ts'
+import type { Manager, OpenBlob, Origin, StoredBlob } from '../../manager/index.ts'
+import type { Handlers } from './crew.ts'
+
+/** Gives the thread the blobs that its job asks for, by ordinary tasks. */
+export interface Blobs {
+  handlers: Handlers
+  /** Bytes that came from elsewhere. */
+  fetched(): number
+  close(): void
+}
+
+/** @param origin absent: only what is here */
+export function createBlobs(deps: {
+  manager: Pick<Manager, 'open' | 'holds'>
+  store: Pick<BlockStore, 'blob'>
+  origin: ((blob: StoredBlob) => Origin) | undefined
+  signal: AbortSignal
+}): Blobs {
+  const { manager, store, origin, signal } = deps
+  const open = new Map<Digest, OpenBlob>()
+  const streams = new Map<number, AsyncIterator<Uint8Array>>()
+  let closed = false
+
+  async function fetch({ digest, size }: { digest: Digest; size?: number }): Promise<number> {
+    const known = open.get(digest)
+    if (known) return sizeOf(known)
+    if (!origin && !(await manager.holds(digest))) throw new ShoalError('NOT_FOUND', `${digest} is not here`)
+    const expected = size ?? (await store.blob(digest))?.size
+    const from = origin?.({ digest, size: expected ?? 0 }) ?? nowhere
+    const blob = await manager.open({
+      digest,
+      origin: from,
+      ...(expected === undefined ? {} : { size: expected }),
+      priority: 'client',
+      signal,
+    })
+    if (closed) blob.close()
+    open.set(digest, blob)
+    // A file must not get a byte of which the whole blob's digest was not checked.
+    await Promise.race([blob.done, aborted(signal)])
+    return sizeOf(blob)
+  }
+
+  async function pull(request: {
+    stream: number
+    digest: Digest
+    start: number
+    end: number
+    into: SharedArrayBuffer
+  }): Promise<number> {
+    let stream = streams.get(request.stream)
+    if (!stream) {
+      const blob = open.get(request.digest)
+      if (!blob) throw new ShoalError('INTERNAL', `${request.digest} was not fetched`)
+      stream = blob.read({ start: request.start, end: request.end }, signal)[Symbol.asyncIterator]()
+      streams.set(request.stream, stream)
+    }
+    const { value, done } = await stream.next()
+    if (done) return 0
+    new Uint8Array(request.into).set(value)
+    return value.length
+  }
+
+  return {
+    handlers: {
+      fetch,
+      pull,
+      async drop({ stream }: { stream: number }) {
+        await streams.get(stream)?.return?.()
+        streams.delete(stream)
+      },
+    },
+    fetched() {
+      let sum = 0
+      for (const blob of open.values()) sum += blob.sources().peers + blob.sources().upstream
+      return sum
+    },
+    close() {
+      closed = true
+      for (const stream of streams.values()) void stream.return?.()
+      for (const blob of open.values()) blob.close()
+    },
+  }
+}
+
+const nowhere: Origin = {
+  label: 'here',
+  async fetch() {
+    throw new ShoalError('NOT_FOUND', 'it is only looked for here')
+  },
+}
+
+function sizeOf(blob: OpenBlob): number {
+  if (blob.size === undefined) throw new ShoalError('INTERNAL', `${blob.digest} has no size`)
+  return blob.size
+}
+
+function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason)
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+  })
+}

@@ -1,0 +1,43 @@
+import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
+import { ShoalError } from '../../../base/index.ts'
+import { openPart, sealPart } from './seal.ts'
+
+const FAST = { params: { [constants.ZSTD_c_compressionLevel]: 1 }, chunkSize: 16 * 1024 }
+
+/** The frame compressed, or the bytes themselves where that would not make it shorter; then sealed, where there is a key. */
+export function packFrame(bytes: Uint8Array, key: Uint8Array | undefined): Uint8Array {
+  const packed = zstdCompressSync(bytes, FAST)
+  const shorter = packed.length < bytes.length ? packed : bytes
+  return key ? sealPart(key, shorter) : shorter
+}
+
+/** @throws PROTOCOL unless it unpacks to exactly so many bytes | DENIED */
+export function unpackFrame(frame: Uint8Array, length: number, key: Uint8Array | undefined): Uint8Array {
+  const packed = key ? openPart(key, frame) : frame
+  if (packed.length === length) return packed
+  let bytes: Uint8Array | undefined
+  try {
+    bytes = zstdDecompressSync(packed, { maxOutputLength: length, chunkSize: length })
+  } catch {
+    // Said below.
+  }
+  if (bytes?.length !== length)
+    throw new ShoalError('PROTOCOL', 'a frame of a pack is not what its recipe says')
+  return bytes
+}
+
+/** A recipe as a blob. */
+export function packRecipe(bytes: Uint8Array, key: Uint8Array | undefined): Uint8Array {
+  const packed = zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: 3 } })
+  return key ? sealPart(key, packed) : packed
+}
+
+/** @throws PROTOCOL | DENIED */
+export function unpackRecipe(blob: Uint8Array, most: number, key: Uint8Array | undefined): Uint8Array {
+  const packed = key ? openPart(key, blob) : blob
+  try {
+    return zstdDecompressSync(packed, { maxOutputLength: most })
+  } catch {
+    throw new ShoalError('PROTOCOL', 'the recipe is not valid: it does not unpack')
+  }
+}

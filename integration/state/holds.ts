@@ -1,0 +1,63 @@
+import type { Digest, Log } from '../../base/index.ts'
+import type { BlockStore } from '../../blockstore/index.ts'
+
+/** A hold outlives a restart for so long: until then whoever asked for the state has taken it up again, or will not. */
+const KEPT_MS = 24 * 3600_000
+
+interface Held {
+  blobs: Digest[]
+  /** ms since the epoch. */
+  at: number
+}
+
+/** Blobs of captured states that are not evicted until they are released. Remembered over a restart. */
+export interface Holds {
+  /** Resolves when those of the last run are held again. */
+  ready: Promise<void>
+  hold(recipe: Digest, blobs: Digest[]): Promise<void>
+  release(recipe: Digest): Promise<void>
+  close(): void
+}
+
+export function createHolds({ store, log }: { store: BlockStore; log: Log }): Holds {
+  const records = store.records<Held>('states')
+  const held = new Map<Digest, (() => void)[]>()
+
+  function take(recipe: Digest, blobs: Digest[]): void {
+    const before = held.get(recipe)
+    held.set(
+      recipe,
+      blobs.map((digest) => store.hold(digest)),
+    )
+    for (const release of before ?? []) release()
+  }
+
+  async function restore(): Promise<void> {
+    for await (const [recipe, { blobs, at }] of records.entries()) {
+      if (Date.now() - at < KEPT_MS) take(recipe as Digest, blobs)
+      else await records.delete(recipe)
+    }
+  }
+
+  const ready = restore().catch((error) =>
+    log.warn({ error: String(error) }, 'states that were held before are not held any more'),
+  )
+
+  return {
+    ready,
+    async hold(recipe, blobs) {
+      take(recipe, blobs)
+      await records.put(recipe, { blobs, at: Date.now() })
+    },
+    async release(recipe) {
+      await ready
+      await records.delete(recipe)
+      for (const release of held.get(recipe) ?? []) release()
+      held.delete(recipe)
+    },
+    close() {
+      for (const releases of held.values()) for (const release of releases) release()
+      held.clear()
+    },
+  }
+}

@@ -1,0 +1,2 @@
+export { createStates } from './states.ts'
+export type { Captured, Seal, StateFile, States } from './types.ts'

@@ -1,0 +1,101 @@
+/** The thread in which states are hashed, compressed, compared and written. See crew.ts. */
+import { join } from 'node:path'
+import { parentPort } from 'node:worker_threads'
+import { type Digest, ShoalError } from '../../../base/index.ts'
+import { packSize, type Recipe } from '../form/recipe.ts'
+import type { StateFile } from '../types.ts'
+import { assembleFiles } from './assemble.ts'
+import { createCalls, type Handler } from './calls.ts'
+import { captureFiles } from './capture.ts'
+import { createJob, type Job, type JobBody, readRecipe } from './job.ts'
+import { loadKnown } from './known.ts'
+import { createPageNames } from './page-names.ts'
+import { readRange } from './read.ts'
+
+const OUT = 2 ** 18
+
+interface CaptureBody extends JobBody {
+  files: StateFile[]
+  base: Digest | undefined
+  dir: string
+  name: string
+}
+interface AssembleBody extends JobBody {
+  recipe: Digest
+  previous: Digest | undefined
+  dir: string
+}
+interface ReadBody extends JobBody {
+  recipe: Digest
+  path: string
+  start: number
+  end: number
+}
+
+const calls = createCalls(
+  (message) => parentPort?.postMessage(message),
+  (name) => jobs[name],
+)
+parentPort?.on('message', calls.receive)
+const jobOf = (body: JobBody): Job => createJob(body, calls.call)
+
+const jobs: Record<string, Handler> = {
+  async capture(body: CaptureBody) {
+    const job = jobOf(body)
+    const names = createPageNames({ dir: join(body.dir, 'pages'), key: body.seal?.key })
+    const known = await loadKnown(job, body.base, names)
+    return captureFiles({
+      job,
+      known,
+      files: body.files,
+      dir: join(body.dir, 'making'),
+      name: body.name,
+      async onPack({ digest, size, path }) {
+        await job.call('pack', { digest, size, path })
+      },
+    })
+  },
+
+  async assemble(body: AssembleBody) {
+    const job = jobOf(body)
+    const { recipe } = await readRecipe(job, body.recipe)
+    const previous = body.previous === undefined ? undefined : (await readRecipe(job, body.previous)).recipe
+    return assembleFiles({ job, recipe, previous, dir: body.dir })
+  },
+
+  async blobs(body: JobBody & { recipe: Digest }) {
+    const { recipe, size } = await readRecipe(jobOf(body), body.recipe)
+    return [
+      { digest: body.recipe, size },
+      ...recipe.packs.map((pack) => ({ digest: pack.digest, size: packSize(pack) })),
+    ]
+  },
+
+  async read(body: ReadBody) {
+    const job = jobOf(body)
+    const { recipe } = await readRecipe(job, body.recipe)
+    const file = fileOf(recipe, body.path)
+    const out = Buffer.from(new SharedArrayBuffer(OUT))
+    let filled = 0
+    const flush = async (): Promise<void> => {
+      if (filled > 0) await job.call('chunk', { buffer: out.buffer, length: filled })
+      filled = 0
+    }
+    for await (const piece of readRange(job, recipe, file, body.start, Math.min(body.end, file.size))) {
+      for (let at = 0; at < piece.length; ) {
+        const part = Math.min(piece.length - at, OUT - filled)
+        out.set(piece.subarray(at, at + part), filled)
+        at += part
+        filled += part
+        if (filled === OUT) await flush()
+      }
+    }
+    await flush()
+  },
+}
+
+function fileOf(recipe: Recipe, path: string) {
+  const file = recipe.files.find((each) => each.path === path)
+  if (!file) throw new ShoalError('NOT_FOUND', `the state has no ${path}`)
+  return file
+}
