@@ -47,14 +47,19 @@ export async function exec(
         cause: error,
       })
     }
-    if (made && isShoalError(error, 'RUNTIME') && error.message.includes('executable file not found')) {
-      return { code: 127, output: error.message }
-    }
+    const code = made && isShoalError(error, 'RUNTIME') ? notStarted(error.message) : undefined
+    if (code !== undefined) return { code, output: (error as ShoalError).message }
     throw error
   } finally {
     if (made) await end(client, process)
     await rm(place, { recursive: true, force: true })
   }
+}
+
+/** As a shell has it: 127 when there is no such program, 126 when it cannot be run. */
+function notStarted(message: string): number | undefined {
+  if (/executable file not found|no such file or directory/.test(message)) return 127
+  return /permission denied|exec format error|is a directory/.test(message) ? 126 : undefined
 }
 
 async function end(

@@ -175,7 +175,9 @@ export async function removeTask(
   const task = { containerId: id }
   const found = await client.tasks.get(task, { signal, timeoutMs: KILL_MS }).catch(missing)
   if (!found) return false
-  if (found.process.status !== 'STOPPED') {
+  const { status } = found.process
+  if (status === 'CREATED' && (await removeUnstarted(client, id, signal))) return true
+  if (status !== 'STOPPED') {
     const ended = client.tasks.wait(task, { signal, timeoutMs: END_MS })
     ended.catch(() => {})
     // All at once while they are frozen: runc thaws the cgroup when each has its signal.
@@ -186,6 +188,17 @@ export async function removeTask(
   }
   await client.tasks.delete(task, { signal, timeoutMs: KILL_MS }).catch(missing)
   return true
+}
+
+/** Of a restore that failed there is no process: it would be waited for in vain. False when there is something to be killed first. */
+async function removeUnstarted(client: ContainerdClient, id: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    await client.tasks.delete({ containerId: id }, { signal, timeoutMs: KILL_MS })
+    return true
+  } catch (error) {
+    if (!isShoalError(error, 'RUNTIME')) missing(error)
+    return isShoalError(error, 'NOT_FOUND')
+  }
 }
 
 /** The container's record and its writable layer. True if there was one. */
