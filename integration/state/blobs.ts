@@ -1,9 +1,9 @@
 import { type Digest, ShoalError } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 import type { Manager, OpenBlob, Origin, StoredBlob } from '../../manager/index.ts'
-import type { Handlers } from './crew.ts'
+import type { Crew, Handlers } from './crew.ts'
 
-/** Gives the thread the blobs that its job asks for, by ordinary tasks. */
+/** Gives a job the blobs that it asks for, by ordinary tasks. */
 export interface Blobs {
   handlers: Handlers
   /** Bytes that came from elsewhere. */
@@ -16,11 +16,14 @@ export function createBlobs(deps: {
   manager: Pick<Manager, 'open' | 'holds'>
   store: Pick<BlockStore, 'blob'>
   origin: ((blob: StoredBlob) => Origin) | undefined
+  give: Crew['give']
   signal: AbortSignal
 }): Blobs {
-  const { manager, store, origin, signal } = deps
+  const { manager, store, origin, give, signal } = deps
   const open = new Map<Digest, OpenBlob>()
   const streams = new Map<number, AsyncIterator<Uint8Array>>()
+  /** The chunk given last is the reader's own until it is in the pipe. */
+  const given = new Map<number, Promise<void>>()
   let closed = false
 
   async function fetch({ digest, size }: { digest: Digest; size?: number }): Promise<number> {
@@ -48,8 +51,7 @@ export function createBlobs(deps: {
     digest: Digest
     start: number
     end: number
-    into: SharedArrayBuffer
-  }): Promise<number> {
+  }): Promise<{ length: number; at: number }> {
     let stream = streams.get(request.stream)
     if (!stream) {
       const blob = open.get(request.digest)
@@ -57,10 +59,13 @@ export function createBlobs(deps: {
       stream = blob.read({ start: request.start, end: request.end }, signal)[Symbol.asyncIterator]()
       streams.set(request.stream, stream)
     }
+    await given.get(request.stream)
     const { value, done } = await stream.next()
-    if (done) return 0
-    new Uint8Array(request.into).set(value)
-    return value.length
+    if (done) return { length: 0, at: 0 }
+    // The answer announces the bytes, and must come while they are still on their way: no one waits for the pipe here.
+    const { at, written } = give(value)
+    given.set(request.stream, written)
+    return { length: value.length, at }
   }
 
   return {
@@ -68,6 +73,8 @@ export function createBlobs(deps: {
       fetch,
       pull,
       async drop({ stream }: { stream: number }) {
+        await given.get(stream)?.catch(() => {})
+        given.delete(stream)
         await streams.get(stream)?.return?.()
         streams.delete(stream)
       },
@@ -79,7 +86,8 @@ export function createBlobs(deps: {
     },
     close() {
       closed = true
-      for (const stream of streams.values()) void stream.return?.()
+      for (const [id, stream] of streams)
+        void (given.get(id) ?? Promise.resolve()).catch(() => {}).then(() => stream.return?.())
       for (const blob of open.values()) blob.close()
     },
   }

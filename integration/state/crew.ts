@@ -1,76 +1,111 @@
-import { Worker } from 'node:worker_threads'
+import { type ChildProcess, fork } from 'node:child_process'
+import type { Socket } from 'node:net'
 import { type Log, ShoalError } from '../../base/index.ts'
+import { createIntake, type Intake } from './intake.ts'
 import { type Calls, createCalls, type Handler } from './work/calls.ts'
 
-/** The thread ends when it had nothing to do for so long; until then it is warm for the next round of a migration. */
+/** The process ends when it had nothing to do for so long; until then it is warm for the next round of a migration. */
 const IDLE_MS = 60_000
+/** Its heap is small; what it works on lies outside of it, and is let go by its own calls of `gc`. */
+const FLAGS = ['--max-semi-space-size=1', '--max-old-space-size=192', '--expose-gc']
 
 export type Handlers = Record<string, Handler>
 
-/** One thread that hashes, compresses and writes files, so that the daemon's own never waits for that. */
+/**
+ * A process beside the daemon that hashes, compresses and writes files. The daemon's own thread never waits for that, and memory goes
+ * back to the system when it ends: a thread in the daemon took 16 MiB, and kept them.
+ */
 export interface Crew {
-  /**
-   * Runs a job. While it runs, the thread may call `handlers`. When the signal fires the job ends as soon as it looks, and so does this.
-   */
+  /** Runs a job; while it runs, it may call `handlers`. When the signal fires it ends at its next turn. */
   run(
     job: string,
     body: Record<string, unknown>,
     options: { handlers: Handlers; signal: AbortSignal },
   ): Promise<unknown>
+  /** Bytes for a job that asked for them. `at`, the bytes before them, tells it that they are the ones. They are free when `written`. */
+  give(bytes: Uint8Array): { at: number; written: Promise<void> }
+  /** Bytes that a job announced, and those before them. */
+  take(bytes: { at: number; length: number }): Promise<Uint8Array>
   close(): Promise<void>
+}
+
+interface Helper {
+  child: ChildProcess
+  pipe: Socket
+  calls: Calls
+  intake: Intake
+  ended: Promise<void>
+  /** Bytes that went into the pipe. */
+  given: number
 }
 
 export function createCrew({ log, idleMs = IDLE_MS }: { log: Log; idleMs?: number }): Crew {
   const jobs = new Map<number, Handlers>()
-  let thread: { worker: Worker; calls: Calls } | undefined
+  let helper: Helper | undefined
   let next = 0
   let timer: NodeJS.Timeout | undefined
   let closed = false
 
-  function start(): Calls {
+  function start(): Helper {
     clearTimeout(timer)
-    if (thread) {
-      thread.worker.ref()
-      return thread.calls
-    }
-    // As it is run: from the sources or built.
-    const file = new URL(`./work/worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
-    const worker = new Worker(file, {
-      name: 'shoal-state',
-      resourceLimits: { maxYoungGenerationSizeMb: 4, maxOldGenerationSizeMb: 128 },
+    helper ??= spawn()
+    refer(helper, 'ref')
+    return helper
+  }
+
+  function spawn(): Helper {
+    // As this is run: from the sources or built.
+    const file = new URL(`./work/main${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
+    const child = fork(file, [], {
+      execArgv: FLAGS,
+      serialization: 'advanced',
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc', 'pipe'],
     })
+    const pipe = child.stdio[4] as Socket
+    const intake = createIntake(pipe)
     const calls = createCalls(
-      (message) => worker.postMessage(message),
+      (message) => void child.send(message as object, () => {}),
       (name) => {
         const at = name.indexOf(':')
         return jobs.get(Number(name.slice(0, at)))?.[name.slice(at + 1)]
       },
     )
-    worker.on('message', calls.receive)
-    const ended = (error: Error): void => {
-      if (thread?.worker === worker) thread = undefined
-      calls.end(error)
-    }
-    worker.on('error', (error) => {
-      log.error({ error: String(error) }, 'the thread for states failed')
-      ended(new ShoalError('INTERNAL', `the thread for states failed: ${error}`, { cause: error }))
+    child.on('message', calls.receive)
+    const ended = new Promise<void>((resolve) => {
+      const end = (error: ShoalError): void => {
+        if (helper?.child === child) helper = undefined
+        calls.end(error)
+        intake.end(error)
+        resolve()
+      }
+      child.on('error', (cause) =>
+        end(new ShoalError('INTERNAL', `no process for states: ${cause}`, { cause })),
+      )
+      child.on('exit', (code, signal) => {
+        if (helper?.child === child) log.error({ code, signal }, 'the process for states ended')
+        end(new ShoalError('INTERNAL', `the process for states ended (${signal ?? code})`))
+      })
     })
-    worker.on('exit', () => ended(new ShoalError('ABORTED', 'the thread for states has ended')))
-    thread = { worker, calls }
-    return calls
+    return { child, pipe, calls, intake, ended, given: 0 }
   }
 
   function rest(): void {
-    if (jobs.size > 0 || closed) return
-    thread?.worker.unref()
+    if (jobs.size > 0 || closed || !helper) return
+    refer(helper, 'unref')
     timer = setTimeout(() => void stop(), idleMs)
     timer.unref()
   }
 
   async function stop(): Promise<void> {
-    const ending = thread?.worker
-    thread = undefined
-    await ending?.terminate()
+    const ending = helper
+    helper = undefined
+    ending?.child.kill('SIGKILL')
+    await ending?.ended
+  }
+
+  function present(): Helper {
+    if (!helper) throw new ShoalError('ABORTED', 'the process for states has ended')
+    return helper
   }
 
   return {
@@ -78,13 +113,12 @@ export function createCrew({ log, idleMs = IDLE_MS }: { log: Log; idleMs?: numbe
       signal.throwIfAborted()
       if (closed) throw new ShoalError('ABORTED', 'states are closed')
       const id = next++
-      const stopped = new Int32Array(new SharedArrayBuffer(4))
-      const onAbort = (): void => void Atomics.store(stopped, 0, 1)
-      signal.addEventListener('abort', onAbort, { once: true })
       jobs.set(id, handlers)
-      const calls = start()
+      const { calls } = start()
+      const onAbort = (): void => void calls.call('stop', { job: id }).catch(() => {})
+      signal.addEventListener('abort', onAbort, { once: true })
       try {
-        return await calls.call(job, { ...body, job: id, stopped })
+        return await calls.call(job, { ...body, job: id })
       } catch (error) {
         signal.throwIfAborted()
         throw error
@@ -94,10 +128,28 @@ export function createCrew({ log, idleMs = IDLE_MS }: { log: Log; idleMs?: numbe
         rest()
       }
     },
+    give(bytes) {
+      const to = present()
+      const at = to.given
+      to.given += bytes.length
+      const written = new Promise<void>((resolve, reject) =>
+        to.pipe.write(bytes, (error) => (error ? reject(error) : resolve())),
+      )
+      written.catch(() => {})
+      return { at, written }
+    },
+    take: (bytes) => present().intake.take(bytes),
     async close() {
       closed = true
       clearTimeout(timer)
       await stop()
     },
   }
+}
+
+/** Whether this process stays alive for the helper's sake. */
+function refer({ child, pipe }: Helper, how: 'ref' | 'unref'): void {
+  child[how]()
+  child.channel?.[how]()
+  pipe[how]()
 }

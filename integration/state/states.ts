@@ -6,6 +6,7 @@ import type { BlockStore } from '../../blockstore/index.ts'
 import type { Manager, Origin, StoredBlob } from '../../manager/index.ts'
 import { type Blobs, createBlobs } from './blobs.ts'
 import { createCrew, type Handlers } from './crew.ts'
+import { createHandover } from './handover.ts'
 import { createHolds } from './holds.ts'
 import type { States } from './types.ts'
 import type { CaptureResult } from './work/capture.ts'
@@ -44,14 +45,14 @@ export function createStates(deps: {
     await holds.ready
   }
 
-  /** Runs a job of the thread, with the blobs that it asks for. */
+  /** Runs a job, with the blobs that it asks for. */
   async function run<T>(
     job: string,
     body: Record<string, unknown>,
     options: { origin?: (blob: StoredBlob) => Origin; signal: AbortSignal; handlers?: Handlers },
   ): Promise<{ value: T; fetched: number }> {
     const signal = AbortSignal.any([options.signal, closing.signal])
-    const blobs: Blobs = createBlobs({ manager, store, origin: options.origin, signal })
+    const blobs: Blobs = createBlobs({ manager, store, origin: options.origin, give: crew.give, signal })
     try {
       const handlers = { ...blobs.handlers, ...options.handlers }
       const value = (await crew.run(job, body, { handlers, signal })) as T
@@ -131,42 +132,25 @@ export function createStates(deps: {
 
     async *read({ recipe, path, start, end, seal, origin, signal }) {
       const stop = new AbortController()
-      let arrived = Promise.withResolvers<Uint8Array | undefined>()
-      let wanted = Promise.withResolvers<void>()
-      const job = run(
-        'read',
-        { recipe, path, start, end, seal },
-        {
-          origin,
-          signal: AbortSignal.any([signal, stop.signal]),
-          handlers: {
-            /** Answered when the reader is done with it. */
-            async chunk({ buffer, length }: { buffer: SharedArrayBuffer; length: number }) {
-              wanted = Promise.withResolvers()
-              arrived.resolve(new Uint8Array(buffer, 0, length))
-              await wanted.promise
-            },
-          },
+      const chunks = createHandover<Uint8Array>()
+      const handlers: Handlers = {
+        async chunk(announced: { at: number; length: number }) {
+          const bytes = await crew.take(announced)
+          stop.signal.throwIfAborted()
+          await chunks.put(bytes)
         },
-      )
+      }
+      const either = AbortSignal.any([signal, stop.signal])
+      const job = run('read', { recipe, path, start, end, seal }, { origin, signal: either, handlers })
       job.then(
-        () => arrived.resolve(undefined),
-        (error) => {
-          arrived.promise.catch(() => {})
-          arrived.reject(error)
-        },
+        () => chunks.end(undefined),
+        (error) => chunks.end(error),
       )
       try {
-        for (;;) {
-          const chunk = await arrived.promise
-          if (!chunk) return
-          arrived = Promise.withResolvers()
-          yield chunk
-          wanted.resolve()
-        }
+        yield* chunks.values()
       } finally {
         stop.abort(new DOMException('the reader ended', 'AbortError'))
-        wanted.resolve()
+        chunks.end(undefined)
         await job.catch(() => {})
       }
     },

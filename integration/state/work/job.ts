@@ -6,7 +6,7 @@ import { LIMITS } from '../form/limits.ts'
 import { decodeRecipe, type Recipe } from '../form/recipe.ts'
 import type { Seal } from '../types.ts'
 
-/** What a job in the thread can ask of the daemon that it works for. */
+/** What a job can ask of the daemon that it works for. */
 export interface Job {
   /** What it reads and makes is sealed with this. */
   readonly seal: Seal | undefined
@@ -25,18 +25,27 @@ const BUFFER = 2 ** 20
 
 export interface JobBody {
   job: number
-  stopped: Int32Array
   seal: Seal | undefined
 }
 
-/** Buffers that both threads write to and read from, a chunk in each. */
-const idle: SharedArrayBuffer[] = []
+/** How a job reaches the daemon. */
+export interface Daemon {
+  call(name: string, body: unknown): Promise<unknown>
+  /** Fills a buffer with the bytes that an answer announced, of which so many went before. @throws INTERNAL if they are not the next */
+  receive(into: Buffer, before: number): void
+  /** Whether nobody wants the job's result any more. */
+  isStopped(job: number): boolean
+}
 
-export function createJob(body: JobBody, call: (name: string, body: unknown) => Promise<unknown>): Job {
+/** Buffers for chunks, used again. */
+const idle: Buffer[] = []
+
+export function createJob(body: JobBody, daemon: Daemon): Job {
   let streams = 0
-  const ask = (name: string, request: unknown): Promise<unknown> => call(`${body.job}:${name}`, request)
+  const ask = (name: string, request: unknown): Promise<unknown> =>
+    daemon.call(`${body.job}:${name}`, request)
   const check = (): void => {
-    if (Atomics.load(body.stopped, 0) !== 0) throw new ShoalError('ABORTED', 'it is not wanted any more')
+    if (daemon.isStopped(body.job)) throw new ShoalError('ABORTED', 'it is not wanted any more')
   }
   return {
     seal: body.seal,
@@ -50,35 +59,40 @@ export function createJob(body: JobBody, call: (name: string, body: unknown) => 
     async *read(digest, start, end) {
       if (start >= end) return
       const stream = streams++
-      const buffers = [take(), take()]
       // One is filled while the other is used.
+      const buffers = [take(), take()] as const
       let turn = 0
-      const fill = (): Promise<unknown> => {
-        const filled = ask('pull', { stream, digest, start, end, into: buffers[turn++ % 2] })
+      const fill = (): Promise<Buffer> => {
+        const buffer = buffers[turn++ % 2] as Buffer
+        const filled = ask('pull', { stream, digest, start, end }).then((answer) => {
+          const { length, at } = answer as { length: number; at: number }
+          const bytes = buffer.subarray(0, length)
+          if (length > 0) daemon.receive(bytes, at)
+          return bytes
+        })
         filled.catch(() => {})
         return filled
       }
       let ahead = fill()
       try {
         for (;;) {
-          const length = (await ahead) as number
+          const bytes = await ahead
           check()
-          if (length === 0) return
-          const buffer = buffers[(turn - 1) % 2] as SharedArrayBuffer
+          if (bytes.length === 0) return
           ahead = fill()
-          yield new Uint8Array(buffer, 0, length)
+          yield bytes
         }
       } finally {
         await ahead.catch(() => {})
         await ask('drop', { stream }).catch(() => {})
-        idle.push(...buffers)
+        if (idle.length < 8) idle.push(...buffers)
       }
     },
   }
 }
 
-function take(): SharedArrayBuffer {
-  return idle.pop() ?? new SharedArrayBuffer(BUFFER)
+function take(): Buffer {
+  return idle.pop() ?? Buffer.allocUnsafeSlow(BUFFER)
 }
 
 /** Reads a recipe blob, and checks it. @throws PROTOCOL | DENIED */

@@ -1,13 +1,13 @@
-/** The thread in which states are hashed, compressed, compared and written. See crew.ts. */
+/** The process in which states are hashed, compressed, compared and written. See crew.ts. */
+import { readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { parentPort } from 'node:worker_threads'
 import { type Digest, ShoalError } from '../../../base/index.ts'
 import { packSize, type Recipe } from '../form/recipe.ts'
 import type { StateFile } from '../types.ts'
 import { assembleFiles } from './assemble.ts'
 import { createCalls, type Handler } from './calls.ts'
 import { captureFiles } from './capture.ts'
-import { createJob, type Job, type JobBody, readRecipe } from './job.ts'
+import { createJob, type Daemon, type Job, type JobBody, readRecipe } from './job.ts'
 import { loadKnown } from './known.ts'
 import { createPageNames } from './page-names.ts'
 import { readRange } from './read.ts'
@@ -32,14 +32,50 @@ interface ReadBody extends JobBody {
   end: number
 }
 
+/** Bytes go to the daemon and come from it by this pipe, in the order of the messages that announce them. */
+const PIPE = 4
+
+// The daemon is gone: what it wanted is wanted no more, and another one may begin anew.
+process.on('disconnect', () => process.exit())
+
+const stopped = new Set<number>()
+let received = 0
+let sent = 0
 const calls = createCalls(
-  (message) => parentPort?.postMessage(message),
+  (message) => void process.send?.(message),
   (name) => jobs[name],
 )
-parentPort?.on('message', calls.receive)
-const jobOf = (body: JobBody): Job => createJob(body, calls.call)
+process.on('message', calls.receive)
+
+const daemon: Daemon = {
+  call: calls.call,
+  receive(into, before) {
+    if (before !== received) throw new ShoalError('INTERNAL', 'bytes came in another order')
+    received += into.length
+    for (let at = 0; at < into.length; ) {
+      const count = readSync(PIPE, into, at, into.length - at, null)
+      if (count === 0) process.exit()
+      at += count
+    }
+  },
+  isStopped: (job) => stopped.has(job),
+}
+
+/** Resolves to the bytes that went before. */
+function send(bytes: Uint8Array): number {
+  const before = sent
+  for (let at = 0; at < bytes.length; ) at += writeSync(PIPE, bytes, at)
+  sent += bytes.length
+  return before
+}
+
+const jobOf = (body: JobBody): Job => createJob(body, daemon)
 
 const jobs: Record<string, Handler> = {
+  stop({ job }: { job: number }) {
+    stopped.add(job)
+  },
+
   async capture(body: CaptureBody) {
     const job = jobOf(body)
     const names = createPageNames({ dir: join(body.dir, 'pages'), key: body.seal?.key })
@@ -75,11 +111,13 @@ const jobs: Record<string, Handler> = {
     const job = jobOf(body)
     const { recipe } = await readRecipe(job, body.recipe)
     const file = fileOf(recipe, body.path)
-    const out = Buffer.from(new SharedArrayBuffer(OUT))
+    const out = Buffer.allocUnsafeSlow(OUT)
     let filled = 0
     const flush = async (): Promise<void> => {
-      if (filled > 0) await job.call('chunk', { buffer: out.buffer, length: filled })
+      if (filled === 0) return
+      const length = filled
       filled = 0
+      await job.call('chunk', { at: send(out.subarray(0, length)), length })
     }
     for await (const piece of readRange(job, recipe, file, body.start, Math.min(body.end, file.size))) {
       for (let at = 0; at < piece.length; ) {
