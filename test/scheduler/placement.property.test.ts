@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
-import { balanceWeights, fairParts, placeBlob } from '../../scheduler/index.ts'
+import { balanceWeights, fairParts, type PlacementNode, placeBlob } from '../../scheduler/index.ts'
+import { hash32 } from '../../scheduler/rendezvous.ts'
 import { BLOCK, chance, moves, placeAll, shares, someNodes, threeImages } from '../sim/placing.ts'
 
 const site = fc.record({
@@ -11,7 +12,53 @@ const site = fc.record({
   equal: fc.boolean(),
 })
 
+/** What `placeBlob` is defined as, block by block: nodes of one cluster may run any version of it, and have to agree. */
+function placeByDefinition(
+  digest: string,
+  count: number,
+  nodes: PlacementNode[],
+  copies: number,
+): string[][] {
+  const costs = nodes.map(({ id, weight }) => {
+    const seed = hash32(id, hash32(digest, 0x9747b28c))
+    const offset = (hash32('', seed) + 0.5) / 2 ** 32
+    const order = Array.from({ length: count }, (_, index) => ({ index, drawn: hash32(String(index), seed) }))
+    order.sort((a, b) => a.drawn - b.drawn || a.index - b.index)
+    const own = order.map(
+      ({ index }, rank) => [index, -Math.log1p(-(rank + offset) / count) / weight] as const,
+    )
+    return { id, weight, own: new Map(own) }
+  })
+  return Array.from({ length: count }, (_, index) =>
+    costs
+      .filter(({ weight }) => weight > 0)
+      .sort((a, b) => a.own.get(index)! - b.own.get(index)! || (a.id < b.id ? -1 : 1))
+      .slice(0, copies)
+      .map(({ id }) => id),
+  )
+}
+
 describe('placement of stored blobs', () => {
+  it('is what its definition says', () => {
+    fc.assert(
+      fc.property(
+        fc.string(),
+        fc.integer({ min: 0, max: 200 }),
+        fc.uniqueArray(fc.record({ id: fc.string(), weight: fc.double({ min: 0, max: 9, noNaN: true }) }), {
+          selector: ({ id }) => id,
+          maxLength: 12,
+        }),
+        fc.integer({ min: 0, max: 4 }),
+        (digest, count, nodes, copies) => {
+          assert.deepEqual(
+            placeBlob(digest, count, nodes, copies),
+            placeByDefinition(digest, count, nodes, copies),
+          )
+        },
+      ),
+    )
+  })
+
   it('gives each block to as many distinct nodes as copies are wanted, or to all', () => {
     fc.assert(
       fc.property(site, fc.integer({ min: 1, max: 5 }), ({ seed, count, equal }, copies) => {
