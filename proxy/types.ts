@@ -47,6 +47,14 @@ export interface Upstream {
    * form (`Basic …`), or undefined where there is none and the node asks as anybody. A secret: hash it, never show it.
    */
   identity(host: string): Promise<string | undefined>
+  /**
+   * There is something else to go by, or a neighbour found the origin out of reach: for some seconds a request waits at most one for a
+   * connection. An origin that is back is found by the next request all the same.
+   * @param place a repository, or an origin (scheme, host and port)
+   */
+  doubt?(place: RepositoryRef | string): void
+  /** Called with the origin whenever one was found out of reach. */
+  onUnreachable?(listener: (origin: string) => void): void
   close(): Promise<void>
 }
 

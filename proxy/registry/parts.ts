@@ -23,6 +23,7 @@ import { createLinks } from './links.ts'
 import { createServeTags } from './lists.ts'
 import { createManifests, type Manifests } from './manifests.ts'
 import { LOCAL_HOST } from './names.ts'
+import { shareOutages } from './outages.ts'
 import { createServeReferrers } from './referrers.ts'
 import { createTags, type Tags } from './tags.ts'
 
@@ -114,10 +115,12 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
     access,
     gate: mirrored.gate,
     links,
+    doubt: (ref) => dependencies.upstream.doubt?.(ref),
     ttlMs: tagTtlMs,
     log,
     now,
   })
+  shareOutages({ manager, upstream: dependencies.upstream })
 
   const repository = createLocalRepository({
     records: manager.records,

@@ -12,6 +12,9 @@ import type { Links } from './links.ts'
 import { ACCEPT_ALL, acceptsIndex, cleanMediaType, normalizeAccept } from './media.ts'
 import { createShare } from './share.ts'
 
+/** Where there is a last known digest, upstream has so long to take a connection. */
+const DOUBT_MS = 1500
+
 /** What a tag was when it was last confirmed. */
 export interface TagRecord {
   digest: Digest
@@ -50,11 +53,13 @@ export function createTags(parts: {
   access: Access
   gate: Gate
   links: Links
+  /** Upstream need not be waited for as long as otherwise. */
+  doubt: (ref: RepositoryRef) => void
   ttlMs: number
   log: Log
   now: () => number
 }): Tags {
-  const { hints, storing, holds, head, access, gate, links, ttlMs, log, now } = parts
+  const { hints, storing, holds, head, access, gate, links, doubt, ttlMs, log, now } = parts
   const records = tagRecords(parts.store)
   const fresh = createBounded<TagRecord>(5_000)
   /** Raised when a tag is forgotten, so that all that was cached under it, for whatever Accept, no longer counts. */
@@ -89,7 +94,13 @@ export function createTags(parts: {
   }
 
   async function confirm(ask: Ask, tag: string): Promise<TagRecord> {
-    const found = await gate.noting(ask, () => head(ask, 'manifests', tag))
+    const doubting = setTimeout(async () => {
+      const last = await lastKnown(`${labelOf(ask.ref)}:${tag}`, ask.signal).catch(() => undefined)
+      if (last) doubt(ask.ref)
+    }, DOUBT_MS)
+    const found = await gate
+      .noting(ask, () => head(ask, 'manifests', tag))
+      .finally(() => clearTimeout(doubting))
     const { digest } = found
     if (digest === undefined || !isDigest(digest))
       throw new ShoalError('PROTOCOL', `upstream does not say what ${tag} is`)

@@ -18,13 +18,17 @@ export interface Circuits {
   enter(origin: string): Pass
   /** Attempts to reach the origin were in vain: nobody asks for a while, then one probe goes first. */
   open(origin: string, reason: string): void
+  /** Called with the origin whenever one was found out of reach. */
+  onOpen(listener: (origin: string) => void): void
 }
 
 export function createCircuits(now: () => number = () => performance.now()): Circuits {
+  const listeners: ((origin: string) => void)[] = []
   const broken = new Map<string, { until: number; reason: string; probing: boolean }>()
 
   function open(origin: string, reason: string): void {
     broken.set(origin, { until: now() + COOL_MS, reason, probing: false })
+    for (const listener of listeners) listener(origin)
   }
 
   function enter(origin: string): Pass {
@@ -56,5 +60,5 @@ export function createCircuits(now: () => number = () => performance.now()): Cir
     }
   }
 
-  return { enter, open }
+  return { enter, open, onOpen: (listener) => void listeners.push(listener) }
 }

@@ -14,6 +14,11 @@ const IDLE_MS = 15_000
 const MAX_ORIGINS = 32
 /** Shorter patience than this says nothing of the origin's health. */
 const SILENCE_MS = 2000
+/** How long an origin in doubt is given to take a connection, and how long the doubt lasts: a lost SYN is sent again after a second. */
+const HURRY_MS = 1500
+const DOUBT_MS = 10_000
+/** Origins in doubt; what neighbours say must not fill the memory. */
+const MAX_DOUBTS = 64
 
 export interface TransportRequest {
   url: URL
@@ -41,6 +46,8 @@ export interface Transport {
   send(request: TransportRequest): Promise<TransportAnswer>
   /** The origin's idle connections may be dead: the next request opens a new one. */
   renew(origin: string): void
+  /** For 10 s, a connection to the origin is waited for no longer than 1.5 s. */
+  doubt(origin: string): void
   close(): Promise<void>
 }
 
@@ -62,7 +69,21 @@ export function createTransport(options: {
   const secureContext = loadAuthorities(options.ca)
   const entries = new Map<string, Entry>()
   const PoolClass = loadPool()
+  /** Until when, on `performance.now()`. */
+  const doubts = new Map<string, number>()
+  /** Requests without a connection. */
+  const waiting = new Set<{ origin: string; hurry: () => void }>()
   let closed = false
+
+  const inDoubt = (origin: string): boolean => (doubts.get(origin) ?? 0) > performance.now()
+
+  function doubt(origin: string): void {
+    doubts.delete(origin)
+    doubts.set(origin, performance.now() + DOUBT_MS)
+    const [oldest] = doubts.keys()
+    if (doubts.size > MAX_DOUBTS && oldest !== undefined) doubts.delete(oldest)
+    for (const request of waiting) if (request.origin === origin) request.hurry()
+  }
 
   function entryOf(origin: string): Entry {
     let entry = entries.get(origin)
@@ -102,9 +123,13 @@ export function createTransport(options: {
   }
 
   /** Time is up: says what we were waiting for, and whether that means anything beyond this request. */
-  function late(entry: Entry, { startedAt, sent }: { startedAt: number; sent: boolean }): Failure {
+  function late(
+    entry: Entry,
+    { origin, startedAt, sent }: { origin: string; startedAt: number; sent: boolean },
+  ): Failure {
     const ms = Math.round(performance.now() - startedAt)
-    const long = ms >= Math.min(SILENCE_MS, sent ? stallMs : connectMs)
+    const enough = sent ? stallMs : inDoubt(origin) ? HURRY_MS : connectMs
+    const long = ms >= Math.min(SILENCE_MS, enough)
     if (sent) {
       const silent = long && entry.heardAt < startedAt
       return new Failure('stall', `no answer in ${ms} ms`, { passing: true, silent, dead: silent })
@@ -143,14 +168,25 @@ export function createTransport(options: {
       const giveUp = (reason: Error): void => {
         if (settled) return
         settled = true
+        waiting.delete(wait)
         clearTimeout(timer)
         signal.removeEventListener('abort', onAbort)
         abort?.(reason)
         reject(reason)
       }
       const onAbort = (): void => giveUp(aborted(signal))
-      const onLate = (): void => giveUp(late(entry, { startedAt, sent }))
-      let timer = setTimeout(onLate, Math.max(0, request.deadline - startedAt))
+      const onLate = (): void => giveUp(late(entry, { origin: url.origin, startedAt, sent }))
+      const lateAt = (at: number): NodeJS.Timeout => setTimeout(onLate, Math.max(0, at - performance.now()))
+      let timer = lateAt(request.deadline)
+      const wait = {
+        origin: url.origin,
+        hurry(): void {
+          clearTimeout(timer)
+          timer = lateAt(Math.min(request.deadline, startedAt + HURRY_MS))
+        },
+      }
+      waiting.add(wait)
+      if (inDoubt(url.origin)) wait.hurry()
       signal.addEventListener('abort', onAbort, { once: true })
 
       entry.pool.dispatch(
@@ -168,11 +204,13 @@ export function createTransport(options: {
             if (settled) return controller.abort(new Error('not wanted'))
             abort = (reason) => controller.abort(reason)
             sent = true
+            waiting.delete(wait)
             clearTimeout(timer)
-            timer = setTimeout(onLate, Math.max(0, Math.min(stallMs, request.deadline - performance.now())))
+            timer = lateAt(Math.min(performance.now() + stallMs, request.deadline))
           },
           onResponseStart(controller, status, rawHeaders) {
             entry.heardAt = performance.now()
+            doubts.delete(url.origin)
             if (status < 200 || settled) return
             settled = true
             clearTimeout(timer)
@@ -203,6 +241,7 @@ export function createTransport(options: {
   return {
     send,
     renew,
+    doubt,
     async close() {
       closed = true
       const pools = [...entries.values()].map(({ pool }) => pool)

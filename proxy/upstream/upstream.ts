@@ -47,7 +47,8 @@ export function createUpstream(options: { config: UpstreamConfig; log: Log }): U
     stallMs: config.stallMs,
     log,
   })
-  const requester = createRequester({ transport, circuits: createCircuits(), retries: config.retries, log })
+  const circuits = createCircuits()
+  const requester = createRequester({ transport, circuits, retries: config.retries, log })
   const secrets = createSecrets({ credentials: config.credentials, dockerConfig: config.dockerConfig, log })
   const auth = createAuth({ secrets, requester, log })
   const shortcuts = createShortcuts()
@@ -240,6 +241,8 @@ export function createUpstream(options: { config: UpstreamConfig; log: Log }): U
       if (!secret) return undefined
       return 'password' in secret ? basicHeader(secret) : `Identity ${secret.identityToken}`
     },
+    doubt: (place) => transport.doubt(typeof place === 'string' ? place : hosts.resolve(place).origin),
+    onUnreachable: circuits.onOpen,
     close: transport.close,
   }
 }

@@ -362,6 +362,37 @@ test('a connection that never comes about is given up in time', async (t) => {
   assert.equal((await failing(quick.head(ref, 'manifests', 'latest', asNode()))).details.reason, 'circuit')
 })
 
+test('an origin in doubt is waited for no longer than that takes; the doubt ends with an answer', async (t) => {
+  // TLS that never comes about is a connection that never does.
+  const sockets: Socket[] = []
+  const silent = createServer((socket) => sockets.push(socket.on('error', () => {})))
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve))
+  t.after(() => {
+    for (const socket of sockets) socket.destroy()
+    silent.close()
+  })
+  const origin = `https://127.0.0.1:${(silent.address() as { port: number }).port}`
+  const registry = await fake(t)
+  const blob = registry.addBlob('library/app', Buffer.from('bytes'))
+  const upstream = client(t, {
+    mirrors: { 'docker.io': origin, 'registry.test': registry.url },
+    connectMs: 120_000,
+  })
+  const gone: string[] = []
+  upstream.onUnreachable?.((place) => gone.push(place))
+  const ref = { host: 'docker.io', repository: 'library/app' }
+  const begun = performance.now()
+  const head = upstream.head(ref, 'manifests', 'v1', asNode({ timeoutMs: 120_000 }))
+  setTimeout(() => upstream.doubt?.(ref), 50)
+  await assert.rejects(head, { code: 'UPSTREAM_UNREACHABLE' })
+  assert.ok(performance.now() - begun < 60_000)
+  assert.deepEqual(gone, [origin])
+
+  upstream.doubt?.(registry.url)
+  const other = { host: 'registry.test', repository: 'library/app' }
+  assert.equal((await upstream.head(other, 'blobs', blob, asNode())).size, 5)
+})
+
 test('idle connections that died meanwhile cost nothing but a new one', async (t) => {
   const { registry, ref, layer } = await setting(t)
   const upstream = client(t, { retries: 1 })

@@ -189,6 +189,7 @@ test('an origin that one attempt found out of reach is said to be, though the la
   const transport = {
     send: () => Promise.reject(failures.shift()),
     renew: () => {},
+    doubt: () => {},
     close: async () => {},
   }
   const requester = createRequester({ transport, circuits, retries: 3, log: silentLog() })
