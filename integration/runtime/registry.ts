@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { type Log, ShoalError } from '../../base/index.ts'
 import type { Container, Runtime, RuntimeName } from './types.ts'
 
@@ -32,6 +33,13 @@ const DRIVERS: Partial<Record<RuntimeName, (options: RuntimesOptions) => Promise
   containerd: async (options) =>
     options.containerd &&
     (await import('./containerd/index.ts')).createContainerdRuntime({ ...options, ...options.containerd }),
+  runc: async (options) =>
+    options.runc &&
+    (await import('./runc/index.ts')).createRuncRuntime({
+      ...options.runc,
+      registry: options.registry,
+      dir: join(options.dir, 'runc'),
+    }),
 }
 
 export function createRuntimes(options: RuntimesOptions): Runtimes {

@@ -3,11 +3,11 @@ import { join } from 'node:path'
 import { type Digest, isShoalError, ShoalError } from '../../../base/index.ts'
 import { criuWords } from '../criu.ts'
 import { applyLayer } from '../layer.ts'
+import { uniqueCgroup, withNamespace } from '../spec.ts'
 import type { OciSpec, Prepared, PrepareOptions, Recreation } from '../types.ts'
 import { type ContainerdClient, wrap, wrapJson } from './client.ts'
 import { inspectImage, type LocalImage, pullImage } from './image.ts'
 import { writableOf } from './snapshot.ts'
-import { uniqueCgroup, withNamespace } from './spec.ts'
 import { removeContainer, removeRecord, startContainer } from './workload.ts'
 
 /** containerd's rule for names. */

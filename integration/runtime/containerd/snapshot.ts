@@ -1,6 +1,5 @@
 import { isAbsolute } from 'node:path'
 import { ShoalError } from '../../../base/index.ts'
-import type { OciSpec } from '../types.ts'
 import type { ContainerRecord, Mount } from './api.ts'
 import type { ContainerdClient } from './client.ts'
 
@@ -36,9 +35,4 @@ export function writableIn(mounts: readonly Mount[], snapshotter: string): Writa
   if (mount.type !== 'overlay') return undefined
   const dir = mount.options.find((option) => option.startsWith('upperdir='))?.slice('upperdir='.length)
   return dir !== undefined && isAbsolute(dir) ? { dir, form: 'overlay' } : undefined
-}
-
-/** Where the container has something mounted: what lies below is not its writable layer's. */
-export function mountedAt(spec: OciSpec): string[] {
-  return (spec.mounts ?? []).map((one) => one.destination).filter((path) => isAbsolute(path) && path !== '/')
 }

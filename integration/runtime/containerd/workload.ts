@@ -1,10 +1,10 @@
 import { isShoalError, ShoalError } from '../../../base/index.ts'
 import { run } from '../run.ts'
+import { uniqueCgroup, withNamespace } from '../spec.ts'
 import type { OciSpec } from '../types.ts'
 import type { Any, ContainerRecord } from './api.ts'
 import { type ContainerdClient, unwrap, wrap, wrapJson } from './client.ts'
 import { inspectImage } from './image.ts'
-import { uniqueCgroup, withNamespace } from './spec.ts'
 
 /** What another one may make of a container until it runs. */
 export interface CreateOptions {

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import type { OciSpec } from '../types.ts'
+import { isAbsolute } from 'node:path'
+import type { OciSpec } from './types.ts'
 
 /** The spec with its namespace of this type being the one at `path`. */
 export function withNamespace(spec: OciSpec, type: string, path: string): OciSpec {
@@ -16,4 +17,9 @@ export function uniqueCgroup(path: string, id: string): string {
   const parts = path.split(':')
   if (parts.length === 3) return `${parts[0]}:${parts[1]}:${name}`
   return `${path.slice(0, path.lastIndexOf('/') + 1)}${name}`
+}
+
+/** Where the container has something mounted: what lies below is not its writable layer's. */
+export function mountedAt(spec: OciSpec): string[] {
+  return (spec.mounts ?? []).map((one) => one.destination).filter((path) => isAbsolute(path) && path !== '/')
 }

@@ -1,0 +1,124 @@
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Readable } from 'node:stream'
+import { ShoalError } from '../../../base/index.ts'
+import { criuWords } from '../criu.ts'
+import { applyLayer } from '../layer.ts'
+import type { OciSpec, Prepared, PrepareOptions } from '../types.ts'
+import { readSpec } from './bundle.ts'
+import type { Runc } from './command.ts'
+import { unpackImage } from './image.ts'
+import { specFor } from './spec.ts'
+import type { BundleStore, OwnBundle } from './store.ts'
+
+export interface Place {
+  runc: Runc
+  bundles: BundleStore
+  /** Unpacked images; CRIU's work directories. */
+  images: string
+  temporary: string
+  registry: string
+}
+
+/** runc's rule for IDs. */
+const ID = /^[A-Za-z0-9_+.-]+$/
+const RESTORE_MS = 10 * 60_000
+
+/** @throws NAME_INVALID | BUSY | UNFIT | NOT_FOUND */
+export async function prepare(place: Place, options: PrepareOptions, signal: AbortSignal): Promise<Prepared> {
+  const { name, recreation, image } = options
+  if (!ID.test(name) || name.startsWith('.') || name.length > 128)
+    throw new ShoalError('NAME_INVALID', `no name for a container of runc’s: ${name.slice(0, 130)}`)
+  if (recreation.spec.process?.terminal)
+    throw new ShoalError('UNFIT', 'runc restores no container that has a terminal')
+  if (await place.runc.state(name, signal))
+    throw new ShoalError('BUSY', `there is a container ${name} already`)
+  const lower =
+    image === undefined
+      ? undefined
+      : await unpackImage({ reference: image, registry: place.registry, dir: place.images, signal })
+  const spec = specFor(options)
+  return prepared(place, name, await place.bundles.create(name, spec, lower, signal))
+}
+
+export function prepared(place: Place, id: string, bundle: OwnBundle): Prepared {
+  const { runc, bundles } = place
+
+  async function discard(signal: AbortSignal): Promise<void> {
+    await endRestore(bundle.path)
+    await runc.end(id, signal)
+    await emptyCgroup(bundle.path)
+    await bundles.remove(id, signal)
+  }
+
+  return {
+    id,
+    async applyWritable(tar: Readable, signal: AbortSignal) {
+      await bundles.unmount(bundle, signal)
+      await applyLayer(tar, bundle.writable, { form: bundle.form, signal })
+    },
+    async start(dir: string, signal: AbortSignal) {
+      await bundles.mount(bundle, signal)
+      const work = await mkdtemp(join(place.temporary, 'restore-'))
+      const pidFile = join(work, 'pid')
+      const args = ['restore', '--detach', '--bundle', bundle.path, '--image-path', dir, '--work-path', work]
+      args.push('--tcp-established', '--file-locks', '--pid-file', pidFile, id)
+      try {
+        // What had the host's network, or what CRIU took for it, is restored into the one that CRIU runs in.
+        const { linux } = await readSpec(bundle.path)
+        const netns = linux?.namespaces?.find(({ type }) => type === 'network')?.path
+        await runc.detached(args, { signal, timeoutMs: RESTORE_MS, log: join(work, 'runc.log'), netns })
+        return { pid: Number(await readFile(pidFile, 'utf8')) }
+      } catch (error) {
+        const words = await criuWords(work, 'restore.log')
+        // Nothing of a half restored container may go on.
+        const cleaning = AbortSignal.timeout(30_000)
+        await endRestore(bundle.path)
+        await runc.end(id, cleaning).catch(() => {})
+        await emptyCgroup(bundle.path)
+        if (!(error instanceof ShoalError) || error.code !== 'RUNTIME' || words === '') throw error
+        throw new ShoalError('RUNTIME', `${id} could not be restored: ${words}`, { cause: error })
+      } finally {
+        await rm(work, { recursive: true, force: true })
+      }
+    },
+    discard,
+  }
+}
+
+/** A runc that was started by a daemon which is gone may still restore this bundle. */
+async function endRestore(bundle: string): Promise<void> {
+  for (const pid of await readdir('/proc')) {
+    if (!/^\d+$/.test(pid)) continue
+    const args = (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split('\0')
+    if (args.includes('restore') && args[args.indexOf('--bundle') + 1] === bundle) kill(-Number(pid))
+  }
+}
+
+/** What CRIU had brought to life before it was stopped is in the container's cgroup, which is nobody else's. */
+async function emptyCgroup(bundle: string): Promise<void> {
+  const text = await readFile(join(bundle, 'config.json'), 'utf8').catch(() => '{}')
+  const path = (JSON.parse(text) as OciSpec).linux?.cgroupsPath
+  if (!path?.startsWith('/')) return
+  const mounts = await readdir('/sys/fs/cgroup').catch(() => [])
+  for (let round = 0; round < 50; round++) {
+    const pids = new Set<number>()
+    for (const at of ['', ...mounts]) {
+      const file = join('/sys/fs/cgroup', at, path, 'cgroup.procs')
+      for (const pid of (await readFile(file, 'utf8').catch(() => '')).split('\n'))
+        if (pid) pids.add(Number(pid))
+    }
+    if (pids.size === 0) return
+    for (const pid of pids) kill(pid)
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+  throw new ShoalError('RUNTIME', `processes in the cgroup ${path} do not end`)
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch {
+    // Gone.
+  }
+}
