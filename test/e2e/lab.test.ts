@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
-import { createLab, type Lab, type Pushed, parseRate } from '../lab/index.ts'
+import { createLab, type Lab, type Pushed, parseRate, until } from '../lab/index.ts'
 import { assertWhole, lacking } from './support.ts'
 
 describe('the lab', { skip: lacking() }, () => {
@@ -46,7 +46,8 @@ describe('the lab', { skip: lacking() }, () => {
     const probe = ['curl', '-s', '-m', '2', `${lab.cloud.registry}/v2/`]
     assert.notEqual((await first!.exec(probe, { mayFail: true })).code, 0)
     await lab.restoreUplink()
-    await first!.exec(probe)
+    // The neighbour table may hold the router for unreachable for a moment.
+    await until('the uplink is back', async () => (await first!.exec(probe, { mayFail: true })).code === 0)
   })
 
   test('leaves nothing behind', async () => {
