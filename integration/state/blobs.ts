@@ -72,6 +72,10 @@ export function createBlobs(deps: {
     handlers: {
       fetch,
       pull,
+      async here({ digests }: { digests: Digest[] }) {
+        const held = await Promise.all(digests.map((digest) => manager.holds(digest)))
+        return held.every((isHere) => isHere)
+      },
       async drop({ stream }: { stream: number }) {
         await given.get(stream)?.catch(() => {})
         given.delete(stream)

@@ -1,12 +1,13 @@
-import { createHash, hash } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { closeSync, fstatSync, mkdirSync, openSync, readSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Digest, ShoalError } from '../../../base/index.ts'
 import { packRecipe } from '../form/frames.ts'
-import { LIMITS, PAGE } from '../form/limits.ts'
+import { LIMITS, PACK_PAGES, PAGE } from '../form/limits.ts'
 import { isPath } from '../form/paths.ts'
 import {
   addExtent,
+  type Extents,
   emptyExtents,
   encodeRecipe,
   NONE,
@@ -19,9 +20,13 @@ import type { StateFile } from '../types.ts'
 import { partsOf } from './cuts.ts'
 import type { Job } from './job.ts'
 import type { Known } from './known.ts'
+import { type AddRun, closeAll, compareWith, type LastFile, WORTH } from './last-dump.ts'
 import { createPackWriter, type WrittenPack } from './pack-writer.ts'
+import { nameOf } from './page-names.ts'
 
 const CHUNK = 2 ** 20
+/** Files of this capture that stay open for the next one. */
+const MOST_OPEN = 16
 const ZEROS = Buffer.alloc(PAGE)
 
 export interface CaptureResult {
@@ -35,7 +40,7 @@ export interface CaptureResult {
 
 /**
  * Reads the files once, page by page. A page that is known is named, another one goes into a new pack; `onPack` takes each pack when it
- * is full, and says when there may be more.
+ * is full, and says when there may be more. `known` has what was found, for the next capture.
  */
 export async function captureFiles(request: {
   job: Job
@@ -48,9 +53,10 @@ export async function captureFiles(request: {
 }): Promise<CaptureResult> {
   const { job, known, dir, name, onPack } = request
   const { table, packs } = known
-  const page = Buffer.alloc(PAGE)
+  const padded = Buffer.alloc(PAGE)
   const chunk = Buffer.allocUnsafeSlow(CHUNK)
   const writer = createPackWriter({ dir, name, key: job.seal?.key })
+  const opened = new Map<string, LastFile>()
   let isOpen = false
   let changed = 0
   let added = 0
@@ -67,45 +73,60 @@ export async function captureFiles(request: {
   }
 
   /** Where the page's content is from now on. */
-  async function placeOf(bytes: Uint8Array, hint: number): Promise<number> {
+  function placeOf(bytes: Uint8Array, hint: number): number {
     let whole = bytes
     if (bytes.length < PAGE) {
-      page.fill(0, bytes.length)
-      page.set(bytes)
-      whole = page
+      padded.fill(0, bytes.length)
+      padded.set(bytes)
+      whole = padded
     }
-    const digest = hash('sha256', whole, 'buffer')
+    const digest = nameOf(whole)
     const place = table.find(digest, hint)
     if (place !== undefined) return place
     changed += bytes.length
     if (!isOpen) table.begin()
     isOpen = true
-    const made = table.push(digest)
-    if (writer.add(bytes)) await finish()
-    return made
+    writer.add(bytes)
+    return table.push(digest)
   }
 
   async function captureFile({ path, from }: StateFile): Promise<RecipeFile> {
     const fd = openSync(from, 'r')
+    const stat = fstatSync(fd, { bigint: true })
+    const size = Number(stat.size)
+    const extents = emptyExtents(16)
+    const isKept = size >= WORTH && opened.size < MOST_OPEN
+    if (isKept) opened.set(path, { fd, size, mtimeNs: stat.mtimeNs, extents })
+    const before = known.last.get(path)
+    const comparison = before && compareWith(before)
+    const add: AddRun = (pack, page, length) => addExtent(extents, pack, page, length)
+    let hint = -1
+
+    const addPage = (offset: number, bytes: Buffer): void => {
+      if (ZEROS.compare(bytes, 0, bytes.length, 0, bytes.length) === 0) {
+        add(NONE, 0, bytes.length)
+        return
+      }
+      const place = placeOf(bytes, hint)
+      add(Math.floor(place / PACK_PAGES), place % PACK_PAGES, bytes.length)
+      comparison?.found(offset, place)
+      hint = place + 1
+    }
+
     try {
-      const { size } = fstatSync(fd)
-      const extents = emptyExtents(16)
       let at = 0
-      let hint = -1
       for (const end of partsOf(fd, size)) {
         while (at < end) {
           const length = Math.min(CHUNK, end - at)
           if (readSync(fd, chunk, 0, length, at) !== length)
             throw new ShoalError('RUNTIME', `${path} changed while it was read`)
-          for (let offset = 0; offset < length; offset += PAGE) {
-            const bytes = chunk.subarray(offset, Math.min(offset + PAGE, length))
-            if (ZEROS.compare(bytes, 0, bytes.length, 0, bytes.length) === 0) {
-              addExtent(extents, NONE, 0, bytes.length)
-              continue
-            }
-            const place = await placeOf(bytes, hint)
-            addExtent(extents, known.packOf(place), known.pageOf(place), bytes.length)
-            hint = place + 1
+          for (let done = 0; done < length; ) {
+            done += comparison?.match(at, chunk, done, length, add) ?? 0
+            if (done === length) break
+            const next = Math.min(done + PAGE, length)
+            addPage(at + done, chunk.subarray(done, next))
+            if (writer.isFull()) await finish()
+            done = next
           }
           at += length
           await job.turn()
@@ -113,7 +134,7 @@ export async function captureFiles(request: {
       }
       return { path, size, extents }
     } finally {
-      closeSync(fd)
+      if (!isKept) closeSync(fd)
     }
   }
 
@@ -123,11 +144,13 @@ export async function captureFiles(request: {
     await finish()
     const recipe = withoutUnused({ seal: job.seal?.id, packs, files })
     const blob = packRecipe(encodeRecipe(recipe), job.seal?.key)
-    if (blob.length > LIMITS.recipe)
+    const runs = files.reduce((sum, { extents }) => sum + extents.count, 0)
+    if (blob.length > LIMITS.recipe || runs > LIMITS.extents)
       throw new ShoalError('USAGE', 'the state is too large, or in too many pieces')
     const path = join(dir, `${name}-recipe`)
     writeFileSync(path, blob, { mode: 0o600 })
     const digest = `sha256:${createHash('sha256').update(blob).digest('hex')}` as Digest
+    known.keep(digest, recipe, opened)
     return {
       recipe: { digest, size: blob.length, path },
       packs: recipe.packs.map((pack) => ({ digest: pack.digest, size: packSize(pack) })),
@@ -135,8 +158,12 @@ export async function captureFiles(request: {
       changed,
       added,
     }
+  } catch (error) {
+    closeAll(opened.values())
+    throw error
   } finally {
     writer.discard()
+    closeAll(known.last.values())
   }
 }
 
@@ -152,19 +179,15 @@ function sorted(files: StateFile[]): StateFile[] {
 /** Packs that the files do not need any more are left out. */
 function withoutUnused({ seal, packs, files }: Recipe): Recipe {
   const used = new Uint8Array(packs.length)
-  for (const { extents } of files) {
-    for (let i = 0; i < extents.count; i++) {
-      const pack = extents.pack[i] as number
-      if (pack !== NONE) used[pack] = 1
-    }
-  }
+  for (const { extents } of files) for (const pack of runsOf(extents)) if (pack !== NONE) used[pack] = 1
+  if (used.every((value) => value === 1)) return { seal, packs: [...packs], files }
   const left: Pack[] = []
   const numbers = packs.map((pack, index) => (used[index] === 1 ? left.push(pack) - 1 : NONE))
-  for (const { extents } of files) {
-    for (let i = 0; i < extents.count; i++) {
-      const pack = extents.pack[i] as number
-      if (pack !== NONE) extents.pack[i] = numbers[pack] as number
-    }
-  }
-  return { seal, packs: left, files }
+  const renumbered = files.map(({ path, size, extents }) => {
+    const pack = runsOf(extents).map((number) => (number === NONE ? NONE : (numbers[number] as number)))
+    return { path, size, extents: { ...extents, pack } }
+  })
+  return { seal, packs: left, files: renumbered }
 }
+
+const runsOf = ({ pack, count }: Extents): Int32Array => pack.subarray(0, count)

@@ -8,7 +8,7 @@ import { assembleFiles } from './assemble.ts'
 import { createCalls, type Handler } from './calls.ts'
 import { captureFiles } from './capture.ts'
 import { createJob, type Daemon, type Job, type JobBody, readRecipe } from './job.ts'
-import { loadKnown } from './known.ts'
+import { createKnowledge } from './known.ts'
 import { createPageNames } from './page-names.ts'
 import { readRange } from './read.ts'
 
@@ -69,6 +69,7 @@ function send(bytes: Uint8Array): number {
   return before
 }
 
+const loadKnown = createKnowledge()
 const jobOf = (body: JobBody): Job => createJob(body, daemon)
 
 const jobs: Record<string, Handler> = {

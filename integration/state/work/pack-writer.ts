@@ -14,8 +14,10 @@ export interface WrittenPack extends Pack {
 
 /** Gathers pages into frames, and frames into packs, each in a file below `dir`. */
 export interface PackWriter {
-  /** Takes a page; what it is short of is zeros. True when the pack is full: `finish` it. */
-  add(page: Uint8Array): boolean
+  /** Takes a page; what it is short of is zeros. */
+  add(page: Uint8Array): void
+  /** It takes no more pages: `finish` it. */
+  isFull(): boolean
   /** Ends the pack begun, if there is one. */
   finish(): WrittenPack | undefined
   /** Removes what is not finished. */
@@ -68,8 +70,8 @@ export function createPackWriter({
       filled += PAGE
       open.pages++
       if (filled === FRAME) flush()
-      return open.pages === PACK_PAGES
     },
+    isFull: () => open?.pages === PACK_PAGES,
     finish() {
       flush()
       if (!open) return undefined

@@ -1,4 +1,5 @@
 import { FRAME_PAGES, PAGE } from '../form/limits.ts'
+import { placesOf } from '../form/places.ts'
 import { type Extents, NONE, type Recipe, type RecipeFile } from '../form/recipe.ts'
 
 /** Bytes of a pack that go to a place in a file; within one frame. */
@@ -75,7 +76,7 @@ function packNumbers(recipe: Recipe, previous: Recipe | undefined): Int32Array {
 /** Page by page: at its place in the previous file, elsewhere in it, or to be had from a pack. */
 function planFile(file: RecipeFile, before: RecipeFile, numbers: Int32Array, need: AddNeed): FilePlan {
   const { path, size, extents } = file
-  const places = placesOf(before.extents, numbers)
+  const places = placesOf(before.extents, (pack) => numbers[pack] as number)
   const old = createCursor(before.extents)
   const copies: Copy[] = []
   const zeros: FilePlan['zeros'] = []
@@ -147,27 +148,6 @@ function createCursor(extents: Extents) {
     },
   }
   return cursor
-}
-
-/** For each pack, where in the file its pages are; -1: nowhere. Whole pages only. */
-function placesOf(extents: Extents, numbers: Int32Array): Map<number, Float64Array> {
-  const ends = new Map<number, number>()
-  const each = (visit: (pack: number, page: number, pages: number, offset: number) => void): void => {
-    let offset = 0
-    for (let i = 0; i < extents.count; i++) {
-      const length = extents.length[i] as number
-      const pack = extents.pack[i] === NONE ? NONE : (numbers[extents.pack[i] as number] as number)
-      if (pack !== NONE) visit(pack, extents.page[i] as number, Math.floor(length / PAGE), offset)
-      offset += length
-    }
-  }
-  each((pack, page, pages) => ends.set(pack, Math.max(ends.get(pack) ?? 0, page + pages)))
-  const places = new Map([...ends].map(([pack, end]) => [pack, new Float64Array(end).fill(-1)]))
-  each((pack, page, pages, offset) => {
-    const of = places.get(pack) as Float64Array
-    for (let i = 0; i < pages; i++) of[page + i] = offset + i * PAGE
-  })
-  return places
 }
 
 function addCopy(copies: Copy[], from: number, to: number, length: number): void {
