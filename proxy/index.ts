@@ -1,4 +1,5 @@
 export { type Collected, collectImage, storedName } from './collect.ts'
+export type { Hosted, HostedBlob, HostedManifest } from './hosted/index.ts'
 export { type Image, platformName } from './images.ts'
 export { type LocalView, listLocal } from './local/index.ts'
 export type { PinnedImage } from './pins.ts'

@@ -21,7 +21,10 @@ export interface Checkpoint {
   digest: Digest
   /** The state's recipe (see states). */
   recipe: Digest
-  recreation: Recreation
+  /** Undefined: it is sealed, and not for this node. */
+  recreation: Recreation | undefined
+  /** What it was made of, as everybody may know it. */
+  container: { name: string; runtime: string; image?: { reference: string; digest?: Digest } }
   needs: HostNeeds
   /** Node that made it; its signature is over all of this. */
   node: PeerId
@@ -40,6 +43,36 @@ export interface Checkpoint {
 export interface StepTimes {
   /** Seconds by step, in the order in which they were done. */
   [step: string]: number
+}
+
+/** A checkpoint that is made anew every so often. */
+export interface ScheduleRequest {
+  container: string
+  runtime: RuntimeName
+  /** Default: the container's name. */
+  name?: string
+  everyMs: number
+  /** Versions that are kept of those that this node made; default 3. */
+  keep?: number
+  copies?: number
+  encryptFor?: PeerId[]
+}
+
+export interface Schedule {
+  /** Of the checkpoint. */
+  name: string
+  container: string
+  id: string
+  runtime: RuntimeName
+  everyMs: number
+  keep: number
+  copies?: number
+  encryptFor?: PeerId[]
+  /** ms since the epoch; of the last one that was made. */
+  lastAt?: number
+  lastVersion?: number
+  /** Why the last attempt failed. */
+  error?: string
 }
 
 export interface Checkpoints {
@@ -69,5 +102,10 @@ export interface Checkpoints {
     signal: AbortSignal
     onStep?: (step: string) => void
   }): Promise<{ container: string; pid: number; seconds: StepTimes }>
+  /** Keeps one fresh, beginning now, until the container is gone; goes on after a restart. @throws NOT_FOUND | USAGE */
+  schedule(request: ScheduleRequest, signal: AbortSignal): Promise<Schedule>
+  schedules(): Schedule[]
+  /** By the checkpoint's name; what was made stays. False if there is none. */
+  unschedule(name: string): Promise<boolean>
   close(): Promise<void>
 }

@@ -82,53 +82,58 @@ export function createServeBlob(parts: {
     // Reading tells of failures.
     blob.done.catch(() => {})
     try {
-      await stream(exchange, blob, common)
+      await streamBlob(exchange, blob, common)
     } finally {
       blob.close()
     }
   }
 
-  async function stream(exchange: Exchange, blob: OpenBlob, common: Record<string, string>): Promise<void> {
-    const { signal, request } = exchange
-    const { size } = blob
-    const asked = ifRange(request.headers['if-range']?.toString(), common.ETag ?? '')
-      ? request.headers.range
-      : undefined
-    // Of what has no end yet nobody can say where a part of it lies: then everything comes.
-    const range = size === undefined ? 'all' : chooseRange(asked, size)
-    if (range === 'unsatisfiable') {
-      exchange.reply(416, { ...common, 'Content-Range': `bytes */${size}` }, Buffer.alloc(0))
-      return
-    }
-    const whole = range === 'all'
-    const { start, end } = whole ? { start: 0, end: size } : range
-    const length = end === undefined ? undefined : end - start
-    const chunks = blob.read({ start, end }, signal)[Symbol.asyncIterator]()
-    const begin = (): void =>
-      exchange.begin(whole ? 200 : 206, {
-        ...common,
-        'Content-Type': cleanMediaType(blob.mediaType) ?? 'application/octet-stream',
-        ...(length === undefined ? {} : { 'Content-Length': length }),
-        ...(whole ? {} : { 'Content-Range': `bytes ${start}-${start + (length ?? 0) - 1}/${size}` }),
-        'X-Shoal-Source': sourceOf(blob.sources()),
-      })
-    try {
-      // Headers wait for the first bytes: until then a failure can be told properly. But an open blob is on its way, and a
-      // thin uplink may need longer than a client's patience for the first block: no reason to send the client away.
-      exchange.whenLate = () => {
-        begin()
-        exchange.response.flushHeaders()
-      }
-      const first = await chunks.next()
-      if (!exchange.response.headersSent) begin()
-      await sendBody(exchange.response, first, chunks, length, signal, (count) => {
-        exchange.facts.bytes += count
-      })
-    } finally {
-      // Not awaited: a read that is stuck ends by its signal, not by this.
-      chunks.return?.()?.catch(() => {})
-    }
-  }
-
   return serve
+}
+
+/** Streams an open blob to the client: whole, or the range that was asked for. `common`: headers that go with each answer. */
+export async function streamBlob(
+  exchange: Exchange,
+  blob: OpenBlob,
+  common: Record<string, string>,
+): Promise<void> {
+  const { signal, request } = exchange
+  const { size } = blob
+  const asked = ifRange(request.headers['if-range']?.toString(), common.ETag ?? '')
+    ? request.headers.range
+    : undefined
+  // Of what has no end yet nobody can say where a part of it lies: then everything comes.
+  const range = size === undefined ? 'all' : chooseRange(asked, size)
+  if (range === 'unsatisfiable') {
+    exchange.reply(416, { ...common, 'Content-Range': `bytes */${size}` }, Buffer.alloc(0))
+    return
+  }
+  const whole = range === 'all'
+  const { start, end } = whole ? { start: 0, end: size } : range
+  const length = end === undefined ? undefined : end - start
+  const chunks = blob.read({ start, end }, signal)[Symbol.asyncIterator]()
+  const begin = (): void =>
+    exchange.begin(whole ? 200 : 206, {
+      ...common,
+      'Content-Type': cleanMediaType(blob.mediaType) ?? 'application/octet-stream',
+      ...(length === undefined ? {} : { 'Content-Length': length }),
+      ...(whole ? {} : { 'Content-Range': `bytes ${start}-${start + (length ?? 0) - 1}/${size}` }),
+      'X-Shoal-Source': sourceOf(blob.sources()),
+    })
+  try {
+    // Headers wait for the first bytes: until then a failure can be told properly. But an open blob is on its way, and a
+    // thin uplink may need longer than a client's patience for the first block: no reason to send the client away.
+    exchange.whenLate = () => {
+      begin()
+      exchange.response.flushHeaders()
+    }
+    const first = await chunks.next()
+    if (!exchange.response.headersSent) begin()
+    await sendBody(exchange.response, first, chunks, length, signal, (count) => {
+      exchange.facts.bytes += count
+    })
+  } finally {
+    // Not awaited: a read that is stuck ends by its signal, not by this.
+    chunks.return?.()?.catch(() => {})
+  }
 }

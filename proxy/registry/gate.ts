@@ -37,9 +37,11 @@ export function createGate(parts: {
   links: Links
   hints: Hints
   storing: Pick<Storing, 'ofRepository'>
+  /** What no repository of an upstream gives away, unless upstream itself says that it has it. */
+  isSecret: (digest: Digest) => Promise<boolean>
   log: Log
 }): Gate {
-  const { head, access, links, hints, storing, log } = parts
+  const { head, access, links, hints, storing, isSecret, log } = parts
   const share = createShare<Head>()
 
   async function noting<T>(ask: Ask, question: () => Promise<T>): Promise<T> {
@@ -97,7 +99,8 @@ export function createGate(parts: {
       if (!isOutage(error) || ask.signal.aborted) throw error
       await offline(ask, error)
       // An open door asks for no proof; else a stranger's digest could be read under the name of a public repository.
-      if (!access.open && !(await belongs(ask, kind, digest))) throw error
+      const open = access.open && !(await isSecret(digest))
+      if (!open && !(await belongs(ask, kind, digest))) throw error
       log.debug({ repository: labelOf(ref), digest }, 'let in while upstream is unreachable')
       return undefined
     }

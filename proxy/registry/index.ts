@@ -2,11 +2,13 @@ import type { IncomingMessage } from 'node:http'
 import express, { type Express, type Request, type Response } from 'express'
 import { ShoalError } from '../../base/index.ts'
 import type { Storing } from '../../manager/types.ts'
+import { createServeHosted, type Hosted } from '../hosted/index.ts'
 import type { PinnedImage } from '../pins.ts'
 import { createPush, type PushConfig } from '../push/index.ts'
-import type { Credential } from '../types.ts'
+import type { Credential, RepositoryRef } from '../types.ts'
 import { type Exchange, hasBody, runExchange, sendFailure, sourceOf } from './exchange.ts'
 import { failureOf, type Subject } from './failure.ts'
+import { CHECKPOINTS_HOST } from './names.ts'
 import { createParts, type ProxyDependencies, type ProxyParts } from './parts.ts'
 import { noneMatch } from './ranges.ts'
 import { parseRoute, type Route } from './route.ts'
@@ -33,6 +35,8 @@ export interface RegistryProxy {
   handler: Express
   /** For pulling and listing without HTTP. */
   parts: ProxyParts
+  /** Gives the pseudo host `checkpoints` its content, for clients that `authorize` does not throw at; there is nothing below it before. */
+  host(hosted: Hosted, authorize: (request: IncomingMessage) => void): void
   /** Empties the directory of uploads and takes up pushes that were not done; nothing can be pushed before. */
   start(): Promise<void>
   close(): Promise<void>
@@ -43,7 +47,12 @@ export function createProxy(
   dependencies: ProxyDependencies & { name: string; push: PushDependencies },
 ): RegistryProxy {
   const { manager, store, log, now = Date.now } = dependencies
-  const parts = createParts(dependencies)
+  let hosted: Hosted | undefined
+  let serveHosted: ReturnType<typeof createServeHosted> | undefined
+  const parts = createParts({
+    ...dependencies,
+    isSecret: async (digest) => (await hosted?.isSecret(digest)) === true,
+  })
   const push = createPush({
     manager,
     store,
@@ -62,7 +71,7 @@ export function createProxy(
   const node = dependencies.name.replace(/[^ -~]/g, '?')
 
   async function answer(exchange: Exchange, route: Route): Promise<void> {
-    const { request, signal } = exchange
+    const { request } = exchange
     if (route.type === 'ping') {
       exchange.reply(200, { 'Content-Type': 'application/json' }, Buffer.from('{}'))
       return
@@ -80,6 +89,21 @@ export function createProxy(
     const { ref } = route
     exchange.facts.repository = `${ref.host}/${ref.repository}`
     if (route.type === 'uploads' || route.type === 'upload') return push.serve(exchange, route)
+    if (ref.host === CHECKPOINTS_HOST) {
+      if (!serveHosted) throw new ShoalError('NOT_FOUND', 'there are no checkpoints on this node')
+      return serveHosted(exchange, route)
+    }
+    return read(exchange, route, ref, credential, via)
+  }
+
+  async function read(
+    exchange: Exchange,
+    route: Extract<Route, { type: 'manifest' | 'blob' | 'tags' | 'referrers' }>,
+    ref: RepositoryRef,
+    credential: Credential,
+    via: string[],
+  ): Promise<void> {
+    const { request, signal } = exchange
     const ask = await parts.ask(ref, credential, { via, accept: request.headers.accept, signal })
     switch (route.type) {
       case 'blob':
@@ -170,6 +194,14 @@ export function createProxy(
   return {
     handler: app,
     parts,
+    host(content, authorize) {
+      hosted = content
+      serveHosted = createServeHosted({
+        hosted: content,
+        authorize,
+        through: (exchange, ref, route) => read(exchange, route, ref, { kind: 'node' }, []),
+      })
+    },
     start: () => push.start(),
     async close() {
       clearTimeout(sweeping)

@@ -19,9 +19,15 @@ export function isTag(text: string): boolean {
 /** The host of the cluster's own repository. It has no upstream; its names begin with `local/`. */
 export const LOCAL_HOST = 'local'
 
+/** The host of the cluster's checkpoints, as OCI artifacts. */
+export const CHECKPOINTS_HOST = 'checkpoints'
+
+/** Hosts that are none: what they have is made or kept by this cluster. */
+const PSEUDO_HOSTS = [LOCAL_HOST, CHECKPOINTS_HOST]
+
 /** True for a first path component that names a host rather than a part of a repository, as docker tells them apart. */
 export function looksLikeHost(component: string): boolean {
-  return component === LOCAL_HOST || component === 'localhost' || /[.:]/.test(component)
+  return PSEUDO_HOSTS.includes(component) || component === 'localhost' || /[.:]/.test(component)
 }
 
 /** `HOST` or `HOST:PORT` in lower case, Docker Hub by its one name. @throws ShoalError NAME_INVALID */

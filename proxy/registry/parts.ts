@@ -47,6 +47,8 @@ export interface ProxyConfig {
 }
 
 export interface ProxyDependencies {
+  /** A blob in the store that belongs to a pseudo host alone; see Hosted. Default: none does. */
+  isSecret?: (digest: Digest) => Promise<boolean>
   manager: Manager
   store: BlockStore
   upstream: Upstream
@@ -83,7 +85,7 @@ export interface ProxyParts {
 }
 
 export function createParts(dependencies: ProxyDependencies): ProxyParts {
-  const { manager, store, config, log, now = Date.now } = dependencies
+  const { manager, store, config, log, now = Date.now, isSecret = async () => false } = dependencies
   const { tagTtlMs = 30_000, entitlementTtlMs = 300_000, patienceMs = 8_000 } = config
   const { localCopies = 2, localAck = 'quorum' } = config
   const { hints, storing } = manager
@@ -103,7 +105,7 @@ export function createParts(dependencies: ProxyDependencies): ProxyParts {
   })
   const links = createLinks({ store, log, now })
   const mirrored = {
-    gate: createGate({ head, access, links, hints, storing, log }),
+    gate: createGate({ head, access, links, hints, storing, isSecret, log }),
     upstream: dependencies.upstream,
   }
   const tags = createTags({

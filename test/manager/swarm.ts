@@ -2,13 +2,14 @@
  * A site of managers in one process: real stores on disk, real tasks and ledgers, virtual links. What misbehaves
  * does so on purpose: a link can be cut, a node killed, a peer's blocks spoilt.
  */
-import { generateKeyPairSync, type KeyObject, randomBytes, sign, verify } from 'node:crypto'
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Digest, digestOf, type Log, ShoalError, silentLog } from '../../base/index.ts'
 import { type BlockStore, openBlockStore } from '../../blockstore/index.ts'
 import { createManager } from '../../manager/manager.ts'
+import { createIdentity } from '../../manager/network/identity.ts'
 import type { Exchange, Manager, Member, Origin, PeerId, Rpc, RpcHandler } from '../../manager/types.ts'
 
 export interface SwarmNode {
@@ -107,7 +108,8 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
   const upstream = createUpstream()
   const nodes: SwarmNode[] = []
   const handlers = new Map<PeerId, Map<string, RpcHandler>>()
-  const keys = new Map<PeerId, KeyObject>()
+  /** Nodes are called by numbers here, and not after their keys. */
+  const peerIds = new Map<PeerId, PeerId>()
   const listeners = new Map<PeerId, Set<() => void>>()
   const absent = new Set<PeerId>()
   const places = new Map<PeerId, string>()
@@ -185,8 +187,8 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
     const n = count++
     const id = `node${n}`
     const home = dir ?? join(root, id)
-    const { privateKey, publicKey } = generateKeyPairSync('ed25519')
-    keys.set(id, publicKey)
+    const identity = createIdentity(generateKeyPairSync('ed25519').privateKey)
+    peerIds.set(id, identity.peerId)
     handlers.set(id, new Map())
     listeners.set(id, new Set())
     const self: Member = { id, name: id, site: place, addrs: [], state: 'alive', incarnation: 0 }
@@ -219,17 +221,10 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
       rpc: rpcOf(id),
       exchange: exchangeOf(id),
       signer: {
+        ...identity,
         id,
-        sign: (bytes) => sign(null, bytes, privateKey),
-        verify: (peer, bytes, signature) => {
-          const key = keys.get(peer)
-          return key !== undefined && verify(null, bytes, key, signature)
-        },
-        // These nodes are not called after their keys: see sealedbox.test.ts.
-        seal: (peer) => {
-          throw new ShoalError('NAME_INVALID', `not the ID of a node: ${peer}`)
-        },
-        open: () => undefined,
+        verify: (peer, bytes, signature) => identity.verify(peerIds.get(peer) ?? peer, bytes, signature),
+        seal: (peer, plain, context) => identity.seal(peerIds.get(peer) ?? peer, plain, context),
       },
       store,
       isConnected: (peer) => reachable(id, peer),

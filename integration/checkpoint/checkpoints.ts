@@ -1,0 +1,176 @@
+import { rm } from 'node:fs/promises'
+import { type Log, ShoalError } from '../../base/index.ts'
+import type { BlockStore } from '../../blockstore/index.ts'
+import type { Manager, PeerId } from '../../manager/index.ts'
+import type { Runtimes } from '../runtime/index.ts'
+import type { States } from '../state/types.ts'
+import { type Collect, createBaseImages } from './base-image.ts'
+import { createCheckpoint } from './create.ts'
+import type { CheckpointDocument } from './document.ts'
+import { createExpiry } from './expiry.ts'
+import { createFreezing, type Unfinished } from './freezing.ts'
+import { parseCheckpointReference } from './names.ts'
+import type { Parts } from './parts.ts'
+import { createPublished } from './published.ts'
+import { restoreCheckpoint } from './restore.ts'
+import { createSchedules, type Planned } from './schedules.ts'
+import { openDocument } from './sealing.ts'
+import { createServed, type Served } from './served.ts'
+import type { Checkpoint, Checkpoints } from './types.ts'
+
+/** Checkpoints of this node's containers, and those of the whole cluster; see types.ts. */
+export async function createCheckpoints(deps: {
+  manager: Pick<Manager, 'self' | 'identity' | 'members' | 'records' | 'storing' | 'elsewhere'>
+  store: Pick<BlockStore, 'records'>
+  states: States
+  runtimes: Pick<Runtimes, 'list' | 'get'>
+  collect: Collect
+  /** What all nodes of the cluster know and nobody else does. */
+  secret: Uint8Array
+  /** A directory of its own, for what is on its way in or out. */
+  dir: string
+  log: Log
+  now?: () => number
+  /** ms between two looks for what has expired. */
+  sweepMs?: number
+}): Promise<Checkpoints & { served: Served; sweep(signal: AbortSignal): Promise<void> }> {
+  const { manager, store, states, runtimes, dir, log, now = Date.now } = deps
+  const { self, identity, storing } = manager
+  const trust = { identity, secret: deps.secret }
+  const { records, members } = manager
+  const published = createPublished({ records, members, self: self.id, trust, log, now })
+  const images = createBaseImages({ collect: deps.collect, manager, log })
+  const claimed = new Set<string>()
+  const stop = new AbortController()
+
+  const parts: Parts = {
+    ...{
+      self: self.id,
+      site: self.site,
+      identity,
+      storing,
+      states,
+      runtimes,
+      images,
+      published,
+      dir,
+      log,
+      now,
+    },
+    freezing: createFreezing({
+      records: store.records<Unfinished>('checkpoints.unfinished'),
+      runtime: (name) => runtimes.get(name),
+      log,
+    }),
+    origin: ({ digest }) => manager.elsewhere(digest),
+    claim(runtime, container) {
+      const key = `${runtime}/${container}`
+      if (claimed.has(key))
+        throw new ShoalError('BUSY', `${container} is being checkpointed or restored already`)
+      claimed.add(key)
+      return () => claimed.delete(key)
+    },
+  }
+  const running = new Set<Promise<unknown>>()
+  /** What is under way ends before the daemon does: a frozen container goes on first. */
+  function tracked<T>(work: Promise<T>): Promise<T> {
+    running.add(work)
+    const end = (): boolean => running.delete(work)
+    work.then(end, end)
+    return work
+  }
+
+  // What is in there the last daemon has left, and nothing here refers to it.
+  await rm(dir, { recursive: true, force: true })
+  await parts.freezing.recover(stop.signal)
+  const expiry = createExpiry({
+    ...{ published, storing, images, site: self.site, log, now },
+    ...(deps.sweepMs === undefined ? {} : { everyMs: deps.sweepMs }),
+  })
+  const within = (signal: AbortSignal): AbortSignal => AbortSignal.any([signal, stop.signal])
+  const schedules = createSchedules({
+    records: store.records<Planned>('checkpoints.schedules'),
+    create: async (request) =>
+      (await tracked(createCheckpoint(parts, { ...request, signal: within(request.signal) }))).document,
+    ...{ runtimes, published, expiry, self: self.id, log, now },
+  })
+  await schedules.resume()
+
+  function peers(given: PeerId[]): PeerId[] {
+    return given.map((one) => {
+      const member = members.find(one)
+      if (!member) throw new ShoalError('NOT_FOUND', `there is no node ${one}`)
+      return member.id
+    })
+  }
+
+  function shown(document: CheckpointDocument): Checkpoint {
+    const { name, version, digest, recipe, container, needs, node, site, createdAt, expiresAt } = document
+    const { size, added, copies, sealed } = document
+    const mine = !sealed || sealed.keys.some((key) => key.node === self.id)
+    return {
+      ...{
+        name,
+        version,
+        digest,
+        recipe,
+        container,
+        needs,
+        node,
+        site,
+        createdAt,
+        expiresAt,
+        size,
+        added,
+        copies,
+      },
+      recreation: mine ? openDocument(document, self.id, identity).inside.recreation : undefined,
+      sealedFor: sealed?.keys.map((key) => key.node),
+    }
+  }
+
+  return {
+    async create(request) {
+      const encryptFor = request.encryptFor && peers(request.encryptFor)
+      const { document, seconds } = await tracked(
+        createCheckpoint(parts, {
+          ...request,
+          ...(encryptFor ? { encryptFor } : {}),
+          signal: within(request.signal),
+        }),
+      )
+      return { checkpoint: shown(document), seconds }
+    },
+    list: async () => (await published.list()).map(shown),
+    inspect: async (reference) => shown(await published.find(parseCheckpointReference(reference))),
+    async remove(reference, signal) {
+      const parsed = parseCheckpointReference(reference)
+      const found =
+        parsed.version === undefined && parsed.digest === undefined
+          ? await published.list(parsed.name)
+          : [await published.find(parsed)]
+      if (found.length === 0) throw new ShoalError('NOT_FOUND', `there is no checkpoint ${parsed.name}`)
+      for (const document of found) await expiry.remove(document, within(signal))
+      return found.length
+    },
+    async restore(request) {
+      const document = await published.find(parseCheckpointReference(request.reference))
+      return tracked(restoreCheckpoint(parts, document, { ...request, signal: within(request.signal) }))
+    },
+    schedule: (request, signal) =>
+      schedules.put(
+        { ...request, ...(request.encryptFor ? { encryptFor: peers(request.encryptFor) } : {}) },
+        within(signal),
+      ),
+    schedules: () => schedules.list(),
+    unschedule: (name) => schedules.remove(name),
+    served: createServed({ published, states, images, origin: parts.origin, self: self.id, identity }),
+    sweep: (signal) => expiry.sweep(within(signal), 0),
+    async close() {
+      stop.abort(new ShoalError('ABORTED', 'the daemon is stopping'))
+      await schedules.close()
+      await Promise.allSettled(running)
+      await expiry.close()
+    },
+  }
+}

@@ -1,0 +1,102 @@
+import type { Log } from '../../base/index.ts'
+import type { Storing } from '../../manager/index.ts'
+import type { BaseImages } from './base-image.ts'
+import { STORED_LABEL } from './create.ts'
+import type { CheckpointDocument } from './document.ts'
+import type { Published } from './published.ts'
+
+const EVERY_MS = 60_000
+/** What is stored and that no checkpoint names may belong to one that is just being made. */
+const GRACE_MS = 60 * 60_000
+
+/**
+ * Takes away what is over: any node does it for its site, and all of them may. The records of expired checkpoints, the blobs that no
+ * checkpoint of the site needs, and base images that were stored for checkpoints' sake.
+ */
+export interface Expiry {
+  /** `grace`: how long something is stored at least before it counts as left behind. */
+  sweep(signal: AbortSignal, grace?: number): Promise<void>
+  /** The record first, so that no node offers what is going. */
+  remove(document: CheckpointDocument, signal: AbortSignal): Promise<void>
+  close(): Promise<void>
+}
+
+export function createExpiry(deps: {
+  published: Published
+  storing: Pick<Storing, 'forget' | 'ofRepository' | 'find'>
+  images: BaseImages
+  site: string
+  log: Log
+  now: () => number
+  everyMs?: number
+}): Expiry {
+  const { published, storing, images, site, log, now, everyMs = EVERY_MS } = deps
+  const stop = new AbortController()
+  let running: Promise<void> = Promise.resolve()
+  let timer = again()
+
+  async function remove(document: CheckpointDocument, signal: AbortSignal): Promise<void> {
+    await published.remove(document, signal)
+    if (document.site !== site) return
+    await storing.forget(document.storedAs, signal)
+    const { imageStoredAs: image } = document
+    if (image !== undefined && !(await needed()).images.has(image)) await images.letGo(image, signal)
+  }
+
+  async function needed(): Promise<{ stored: Set<string>; images: Set<string> }> {
+    const stored = new Set<string>()
+    const used = new Set<string>()
+    for await (const document of published.all()) {
+      if (document.site !== site) continue
+      stored.add(document.storedAs)
+      if (document.imageStoredAs !== undefined) used.add(document.imageStoredAs)
+    }
+    return { stored, images: used }
+  }
+
+  async function sweep(signal: AbortSignal, grace = GRACE_MS): Promise<void> {
+    for (const document of await Array.fromAsync(published.all())) {
+      if (document.expiresAt === undefined || document.expiresAt > now()) continue
+      signal.throwIfAborted()
+      await remove(document, signal)
+      log.info({ checkpoint: `${document.name}:${document.version}` }, 'a checkpoint has expired')
+    }
+    const left = await needed()
+    const isOld = (storedAt: number | undefined): boolean =>
+      storedAt === undefined || now() - storedAt > grace
+    for (const { name, storedAt } of await storing.ofRepository(STORED_LABEL)) {
+      if (!left.stored.has(name) && isOld(storedAt)) await storing.forget(name, signal)
+    }
+    for (const name of await images.kept()) {
+      if (!left.images.has(name) && isOld((await storing.find(name))?.storedAt))
+        await images.letGo(name, signal)
+    }
+  }
+
+  function again(): NodeJS.Timeout {
+    // Not all nodes at the same moment: one does it, and the others find it done.
+    return setTimeout(
+      () => {
+        running = sweep(stop.signal)
+          .catch((error) => {
+            if (!stop.signal.aborted)
+              log.warn({ error: String(error) }, 'checkpoints that are over were not all taken away')
+          })
+          .finally(() => {
+            if (!stop.signal.aborted) timer = again()
+          })
+      },
+      everyMs * (0.5 + Math.random()),
+    ).unref()
+  }
+
+  return {
+    sweep,
+    remove,
+    async close() {
+      stop.abort()
+      clearTimeout(timer)
+      await running
+    },
+  }
+}

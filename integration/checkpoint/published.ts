@@ -1,0 +1,149 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { isShoalError, type Log, ShoalError } from '../../base/index.ts'
+import type { Membership, PeerId, SharedRecords } from '../../manager/index.ts'
+import {
+  type CheckpointDocument,
+  keyOf,
+  PREFIX_KEY,
+  readDocument,
+  signDocument,
+  type Trust,
+} from './document.ts'
+import type { CheckpointReference } from './names.ts'
+
+/** How often a version is given up for the next one, when others publish under the same name at the same time. */
+const TRIES = 20
+
+/** The checkpoints of the cluster, as shared records: `checkpoint/NAME/VERSION/NODE`. Only what proves to be of the cluster is given out. */
+export interface Published {
+  /** All that have not expired, by name and version; of one version that two nodes published apart the older one first. */
+  list(name?: string): Promise<CheckpointDocument[]>
+  /** @throws NOT_FOUND | DENIED where there is one that must not be trusted */
+  find(reference: CheckpointReference): Promise<CheckpointDocument>
+  /**
+   * Publishes under the next version. Resolves when `copies` nodes have the record, and all that are there were told.
+   * @throws NO_QUORUM | USAGE for a configuration that is too large
+   */
+  publish(draft: Omit<CheckpointDocument, 'version'>, signal: AbortSignal): Promise<CheckpointDocument>
+  remove(document: CheckpointDocument, signal: AbortSignal): Promise<void>
+  /** Also those that have expired. */
+  all(): AsyncIterable<CheckpointDocument>
+}
+
+export function createPublished(deps: {
+  records: SharedRecords
+  members: Pick<Membership, 'list'>
+  self: PeerId
+  trust: Trust
+  log: Log
+  now: () => number
+}): Published {
+  const { records, members, self, trust, log, now } = deps
+  let last: Promise<unknown> = Promise.resolve()
+
+  const isLive = ({ expiresAt }: CheckpointDocument): boolean => expiresAt === undefined || expiresAt > now()
+
+  async function* read(prefix: string): AsyncGenerator<CheckpointDocument | ShoalError> {
+    for await (const { key, value } of records.entries(prefix)) {
+      try {
+        yield readDocument(key, value, trust)
+      } catch (error) {
+        if (!isShoalError(error, 'DENIED')) throw error
+        log.warn({ key, error: error.message }, 'a checkpoint is refused')
+        yield error
+      }
+    }
+  }
+
+  async function* all(prefix = PREFIX_KEY): AsyncGenerator<CheckpointDocument> {
+    for await (const one of read(prefix)) if (!(one instanceof ShoalError)) yield one
+  }
+
+  async function list(name?: string): Promise<CheckpointDocument[]> {
+    const found = (
+      await Array.fromAsync(all(name === undefined ? PREFIX_KEY : `${PREFIX_KEY}${name}/`))
+    ).filter(isLive)
+    return found.sort(compare)
+  }
+
+  async function find({ name, version, digest }: CheckpointReference): Promise<CheckpointDocument> {
+    const found = (await list(name)).filter((one) => digest === undefined || one.digest === digest)
+    const wanted = version ?? found.at(-1)?.version
+    const best = found.find((one) => one.version === wanted)
+    if (best) return best
+    const prefix = version === undefined ? `${PREFIX_KEY}${name}/` : `${PREFIX_KEY}${name}/${version}/`
+    for await (const one of read(prefix)) if (one instanceof ShoalError) throw one
+    const what = digest ? `@${digest}` : version === undefined ? '' : `:${version}`
+    throw new ShoalError('NOT_FOUND', `there is no checkpoint ${name}${what}`)
+  }
+
+  /** Versions of a name that anybody wrote, whether to be trusted or not, with who did. */
+  async function versions(name: string): Promise<{ version: number; node: string }[]> {
+    const found: { version: number; node: string }[] = []
+    for await (const { key } of records.entries(`${PREFIX_KEY}${name}/`)) {
+      const [, , version, node = ''] = key.split('/')
+      if (/^\d{1,9}$/.test(version ?? '')) found.push({ version: Number(version), node })
+    }
+    return found
+  }
+
+  /** Waits for all that are there, but asks only for `copies`: one that does not answer costs time, not the checkpoint. */
+  async function put(key: string, value: unknown, copies: number, signal: AbortSignal): Promise<void> {
+    const there = members.list().filter(({ state }) => state === 'alive').length
+    try {
+      await records.put(key, value, { copies: Math.max(copies, there), signal })
+    } catch (error) {
+      if (!isShoalError(error, 'NO_QUORUM')) throw error
+      const { written, confirmed } = error.details
+      if (written === true && Number(confirmed) >= copies) return
+      if (written === true || there <= copies) throw error
+      await records.put(key, value, { copies, signal })
+    }
+  }
+
+  async function publish(
+    draft: Omit<CheckpointDocument, 'version'>,
+    signal: AbortSignal,
+  ): Promise<CheckpointDocument> {
+    for (let tries = 0; tries < TRIES; tries++) {
+      const known = (await versions(draft.name)).map(({ version }) => version)
+      const document = { ...draft, version: 1 + Math.max(0, ...known) }
+      const key = keyOf(document)
+      try {
+        await put(key, signDocument(document, trust), draft.copies, signal)
+      } catch (error) {
+        // What stands here would spread later, and nobody was told of it.
+        await records.put(key, undefined, { copies: 1 }).catch(() => {})
+        throw error
+      }
+      const rivals = (await versions(draft.name)).filter(
+        (one) => one.version === document.version && one.node !== self,
+      )
+      if (rivals.length === 0) return document
+      // Whoever sees another gives way, since that one may have been acknowledged already. Both may: then chance decides.
+      await put(key, undefined, 1, signal)
+      await sleep(50 + Math.random() * 450 * (tries + 1), undefined, { signal })
+    }
+    throw new ShoalError('BUSY', `too many nodes publish checkpoints ${draft.name} at the same time`)
+  }
+
+  return {
+    list,
+    find,
+    publish(draft, signal) {
+      // Two of this node would write the same key.
+      const turn = last.then(() => publish(draft, signal))
+      last = turn.catch(() => {})
+      return turn
+    },
+    async remove(document, signal) {
+      await put(keyOf(document), undefined, 1, signal)
+    },
+    all: () => all(),
+  }
+}
+
+function compare(a: CheckpointDocument, b: CheckpointDocument): number {
+  if (a.name !== b.name) return a.name < b.name ? -1 : 1
+  return a.version - b.version || a.createdAt - b.createdAt || (a.node < b.node ? -1 : 1)
+}
