@@ -9,11 +9,11 @@ import { watchUpstream } from './upstream-health.ts'
 /** Waiting for a connection to upstream, for the next bytes of a body, and how often a request is tried again. */
 const UPSTREAM = { connectMs: 4e3, stallMs: 4e3, retries: 3 }
 
-/** Secret that the nodes of a cluster share, so that they know each other's credentials by their HMAC under it. */
-async function credentialSalt({ config }: Parts): Promise<Buffer> {
+/** What the nodes of a cluster share for one purpose: it follows from the cluster's key and does not tell it. */
+async function clusterSecret({ config }: Parts, purpose: string): Promise<Buffer> {
   // The manager has made the key by now where none was given. White space around a key does not count.
   const key = await readFile(config.clusterKey ?? join(config.dataDir, 'cluster.key'), 'latin1')
-  return createHmac('sha256', key.trim()).update('shoal credentials').digest()
+  return createHmac('sha256', key.trim()).update(`shoal ${purpose}`).digest()
 }
 
 /** Other nodes are told of an address only where they could reach it. */
@@ -78,7 +78,7 @@ export async function loadRooms(): Promise<Rooms> {
         ...beyondLoopback('api', addresses.api),
       }),
     createProxy: async (parts) => {
-      const { config, store, manager, upstream, authorize, log } = parts
+      const { config, store, manager, upstream, authorize, needToken, log } = parts
       const watched = watchUpstream(upstream)
       const made = proxy.createProxy({
         manager,
@@ -91,7 +91,8 @@ export async function loadRooms(): Promise<Rooms> {
           offline: config.offline,
           localCopies: config.localCopies,
           localAck: config.localAck,
-          credentialSalt: await credentialSalt(parts),
+          // They know each other's credentials by their HMAC under it.
+          credentialSalt: await clusterSecret(parts, 'credentials'),
         },
         log: log.child({ room: 'proxy' }),
         name: config.name,
@@ -121,6 +122,7 @@ export async function loadRooms(): Promise<Rooms> {
           }),
         storedName: (reference) => proxy.storedName(reference, made.parts.defaultHost),
         upstreams: watched.health,
+        host: (hosted) => made.host(hosted, needToken),
         close: () => made.close(),
       }
     },
@@ -131,8 +133,9 @@ export async function loadRooms(): Promise<Rooms> {
       await integration.giveAllBack({ store, manager })
       return { close: async () => {} }
     },
-    createPlatform: ({ config, addresses, store, manager, log }) =>
-      integration.createPlatform({
+    createPlatform: async (parts) => {
+      const { config, addresses, store, manager, proxy: room, log } = parts
+      return integration.createPlatform({
         config: {
           dataDir: config.dataDir,
           ...(config.containerd === undefined ? {} : { containerd: config.containerd }),
@@ -141,7 +144,11 @@ export async function loadRooms(): Promise<Rooms> {
         registry: formatHostPort(addresses.registry),
         store,
         manager,
+        collect: (reference, signal) => room.collect({ reference, copies: 1 }, signal),
+        host: room.host,
+        secret: await clusterSecret(parts, 'checkpoints'),
         log: log.child({ room: 'integration' }),
-      }),
+      })
+    },
   }
 }

@@ -3,7 +3,7 @@ import type { Digest, Log } from '../base/index.ts'
 import type { BlockStore } from '../blockstore/index.ts'
 import type { Platform } from '../integration/index.ts'
 import type { Manager } from '../manager/index.ts'
-import type { Upstream } from '../proxy/index.ts'
+import type { Hosted, Upstream } from '../proxy/index.ts'
 import type { HostPort } from './address.ts'
 import type { ImageInfo, ImagePins, LocalRepositoryInfo, PullImage, UpstreamHealth } from './api/index.ts'
 import type { Config } from './config.ts'
@@ -33,6 +33,8 @@ export interface Rooms {
       upstream: Upstream
       /** Throws UNAUTHORIZED or DENIED for a client that may not push. */
       authorize: (request: IncomingMessage) => void
+      /** Throws UNAUTHORIZED for a client without the token, wherever it is. */
+      needToken: (request: IncomingMessage) => void
     },
   ): Promise<ProxyRoom>
   /** What else may serve from here, beside the store's own blocks. */
@@ -53,5 +55,7 @@ export interface ProxyRoom {
   /** The name that an image is stored under. @throws NAME_INVALID | DIGEST_INVALID */
   storedName: (reference: string) => string
   upstreams?: () => UpstreamHealth[]
+  /** Gives the registry's pseudo host for checkpoints its content. */
+  host: (hosted: Hosted) => void
   close(): Promise<void>
 }

@@ -8,6 +8,7 @@ import {
   createMetrics,
   createPushGuard,
   createReadiness,
+  createTokenGuard,
   nodeInstruments,
   processInstruments,
 } from './api/index.ts'
@@ -98,6 +99,7 @@ export async function startDaemon(
       manager,
       upstream,
       authorize: createPushGuard({ token, names }),
+      needToken: createTokenGuard(token),
     })
     onClose(() => proxy.close())
     serveRegistry = proxy.listener

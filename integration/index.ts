@@ -1,3 +1,5 @@
+export type { Checkpoint, Checkpoints, Schedule, ScheduleRequest, StepTimes } from './checkpoint/types.ts'
 export * from './containerd/index.ts'
 export { createPlatform, type Platform, type PlatformDependencies } from './platform.ts'
+export type { Container, Runtime, RuntimeName, Runtimes } from './runtime/index.ts'
 export * from './state/index.ts'

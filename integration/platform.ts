@@ -1,6 +1,13 @@
+import { join } from 'node:path'
 import type { Log } from '../base/index.ts'
 import type { BlockStore } from '../blockstore/index.ts'
 import type { Manager } from '../manager/index.ts'
+import type { Hosted } from '../proxy/index.ts'
+import type { Collect } from './checkpoint/base-image.ts'
+import { createLazyCheckpoints } from './checkpoint/lazy.ts'
+import type { Checkpoints } from './checkpoint/types.ts'
+import { createRuntimes, type Runtimes } from './runtime/index.ts'
+import type { States } from './state/types.ts'
 
 export interface PlatformDependencies {
   config: {
@@ -14,18 +21,68 @@ export interface PlatformDependencies {
   registry: string
   manager: Manager
   store: BlockStore
+  /** What an image is made of, by the proxy. */
+  collect: Collect
+  /** Gives the registry's pseudo host `checkpoints` its content. */
+  host: (hosted: Hosted) => void
+  /** Follows from the cluster's key: what all nodes of the cluster know and nobody else does. */
+  secret: Uint8Array
   log: Log
 }
 
 /** What plugs the swarm into this machine's runtimes: made once, by `serve`; every part loads what it needs when it is first used. */
 export interface Platform {
+  readonly runtimes: Runtimes
+  /** Loaded when first asked for. */
+  checkpoints(): Promise<Checkpoints>
   close(): Promise<void>
 }
 
-export async function createPlatform(_dependencies: PlatformDependencies): Promise<Platform> {
+export async function createPlatform(dependencies: PlatformDependencies): Promise<Platform> {
+  const { config, registry, manager, store, collect, host, secret, log } = dependencies
+  const { dataDir, containerd, docker } = config
   const closers: (() => Promise<void>)[] = []
+  const runtimes = createRuntimes({
+    ...(containerd === undefined ? {} : { containerd: { address: containerd } }),
+    ...(docker === undefined ? {} : { docker: { socket: docker } }),
+    ...{ registry, dir: join(dataDir, 'runtimes'), log },
+  })
+  closers.push(() => runtimes.close())
+
+  let made: Promise<States> | undefined
+  const states = (): Promise<States> => {
+    made ??= import('./state/index.ts').then(({ createStates }) => {
+      const created = createStates({ manager, store, dir: join(dataDir, 'states'), log })
+      closers.push(() => created.close())
+      return created
+    })
+    return made
+  }
+
+  const checkpoints = createLazyCheckpoints({
+    ...{ records: manager.records, store, log },
+    async make() {
+      const { createCheckpoints } = await import('./checkpoint/checkpoints.ts')
+      const dir = join(dataDir, 'checkpoints')
+      return createCheckpoints({
+        manager,
+        store,
+        states: await states(),
+        runtimes,
+        collect,
+        secret,
+        dir,
+        log,
+      })
+    },
+  })
+  host(checkpoints.served)
+
   return {
+    runtimes,
+    checkpoints: () => checkpoints.get(),
     async close() {
+      await checkpoints.close()
       for (const close of closers.reverse()) await close()
     },
   }

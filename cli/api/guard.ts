@@ -111,3 +111,18 @@ export function createPushGuard({ token, names }: GuardOptions): (req: IncomingM
     if (refusal) throw new ShoalError(...refusal, { details: { challenge: 'Basic realm="shoal"' } })
   }
 }
+
+/** For the registry's reads that are not for everybody on this machine: throws UNAUTHORIZED for a client without the token. */
+export function createTokenGuard(token: string): (req: IncomingMessage) => void {
+  const isToken = createTokenCheck(token)
+  return (req) => {
+    if (isToken(bearerOf(req)) || isToken(passwordOf(req))) return
+    throw new ShoalError(
+      'UNAUTHORIZED',
+      "this needs the node's API token, as the password or as a Bearer token",
+      {
+        details: { challenge: 'Basic realm="shoal"' },
+      },
+    )
+  }
+}

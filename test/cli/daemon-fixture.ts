@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { serveCommand } from '../../cli/commands/serve.ts'
 import type { Rooms } from '../../cli/rooms.ts'
+import { standInPlatform } from './platform-twin.ts'
 import { standInCollect, standInManager, standInPins, standInStore } from './standins.ts'
 
 /**
@@ -41,10 +42,11 @@ const rooms: Rooms = {
     local: async () => [],
     collect: standInCollect,
     storedName: (reference) => reference,
+    host: () => {},
     close: async () => note('proxy'),
   }),
   followContent: async () => ({ close: async () => note('content') }),
-  createPlatform: async () => ({ close: async () => note('platform') }),
+  createPlatform: async () => standInPlatform({ close: async () => note('platform') }),
 }
 
 const abort = new AbortController()

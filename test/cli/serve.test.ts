@@ -10,6 +10,7 @@ import { silentLog } from '../../base/index.ts'
 import { loadConfig } from '../../cli/config.ts'
 import type { Rooms } from '../../cli/rooms.ts'
 import { startDaemon } from '../../cli/serve.ts'
+import { standInPlatform } from './platform-twin.ts'
 import { listen, standInCollect, standInManager, standInPins, standInStore } from './standins.ts'
 
 async function makeDir(t: TestContext): Promise<string> {
@@ -112,10 +113,11 @@ function rooms(over: Partial<Rooms> = {}): Rooms {
       local: async () => [],
       collect: standInCollect,
       storedName: (reference) => reference,
+      host: () => {},
       close: async () => {},
     }),
     followContent: async () => ({ close: async () => {} }),
-    createPlatform: async () => ({ close: async () => {} }),
+    createPlatform: async () => standInPlatform(),
     ...over,
   }
 }

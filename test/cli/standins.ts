@@ -21,6 +21,7 @@ import type { Manager, ManagerEvent, Member, TaskStatus } from '../../manager/in
 import { storedName } from '../../proxy/index.ts'
 import { createRecordsTwin } from '../manager/records-twin.ts'
 import { createStoringTwin } from '../manager/storing-twin.ts'
+import { standInPlatform } from './platform-twin.ts'
 
 export const TOKEN = 'a-token-for-tests'
 
@@ -293,7 +294,7 @@ export async function startApi(over: Partial<ApiDeps> = {}, host?: string) {
     repair: () => {},
     storeImage: createStoreImage({ collect: standInCollect, storing: manager.storing }),
     storedName: (reference) => storedName(reference),
-    platform: { close: async () => {} },
+    platform: standInPlatform(),
     metrics: createMetrics([...nodeInstruments({ manager, store, upstreams }), ...processInstruments(lag)]),
     lag,
     readiness: readiness.checks,
