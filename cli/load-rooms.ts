@@ -78,13 +78,18 @@ export async function loadRooms(): Promise<Rooms> {
         ...beyondLoopback('api', addresses.api),
       }),
     createProxy: async (parts) => {
-      const { config, store, manager, upstream, authorize, needToken, log } = parts
+      const { config, store, manager, upstream, authorize, needToken, login, log } = parts
       const watched = watchUpstream(upstream)
       const made = proxy.createProxy({
         manager,
         store,
         upstream: watched.upstream,
-        push: { config: { dir: join(config.dataDir, 'uploads') }, storing: manager.storing, authorize },
+        push: {
+          config: { dir: join(config.dataDir, 'uploads') },
+          storing: manager.storing,
+          authorize,
+          login,
+        },
         config: {
           tagTtlMs: config.tagTtl,
           entitlementTtlMs: config.entitlementTtl,

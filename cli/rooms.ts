@@ -3,7 +3,7 @@ import type { Digest, Log } from '../base/index.ts'
 import type { BlockStore } from '../blockstore/index.ts'
 import type { Platform } from '../integration/index.ts'
 import type { Manager } from '../manager/index.ts'
-import type { Hosted, Upstream } from '../proxy/index.ts'
+import type { Hosted, Login, Upstream } from '../proxy/index.ts'
 import type { HostPort } from './address.ts'
 import type { ImageInfo, ImagePins, LocalRepositoryInfo, PullImage, UpstreamHealth } from './api/index.ts'
 import type { Config } from './config.ts'
@@ -35,6 +35,8 @@ export interface Rooms {
       authorize: (request: IncomingMessage) => void
       /** Throws UNAUTHORIZED for a client without the token, wherever it is. */
       needToken: (request: IncomingMessage) => void
+      /** Who has to log in, and with what. */
+      login: Login
     },
   ): Promise<ProxyRoom>
   /** What else may serve from here, beside the store's own blocks. */

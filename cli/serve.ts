@@ -5,6 +5,7 @@ import {
   createApi,
   createGate,
   createLagMeter,
+  createLogin,
   createMetrics,
   createPushGuard,
   createReadiness,
@@ -100,6 +101,7 @@ export async function startDaemon(
       upstream,
       authorize: createPushGuard({ token, names }),
       needToken: createTokenGuard(token),
+      login: createLogin({ token }),
     })
     onClose(() => proxy.close())
     serveRegistry = proxy.listener

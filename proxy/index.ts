@@ -8,6 +8,7 @@ export { type PartProgress, type PullResult, pullImage } from './pull.ts'
 export { formatReference, parseReference, type Reference } from './reference.ts'
 export {
   createProxy,
+  type Login,
   listImages,
   type ProxyConfig,
   type ProxyDependencies,

@@ -10,6 +10,9 @@ const SAFE = new Set(['GET', 'HEAD', 'OPTIONS'])
 /** Their presence says that the TCP peer speaks for somebody else; their content is never believed. */
 const PROXY_HEADERS = ['forwarded', 'x-forwarded-for', 'x-forwarded-host', 'x-real-ip', 'via']
 
+const isProxied = (req: IncomingMessage): boolean =>
+  PROXY_HEADERS.some((name) => req.headers[name] !== undefined)
+
 function hash(text: string): Buffer {
   return createHash('sha256').update(text).digest()
 }
@@ -44,7 +47,7 @@ function createObjection(names: string[]): (req: IncomingMessage) => Refusal | u
     if (!isLoopback(req.socket.remoteAddress ?? '')) {
       return ['UNAUTHORIZED', 'a change from another machine needs the token: Authorization: Bearer TOKEN']
     }
-    if (PROXY_HEADERS.some((name) => req.headers[name] !== undefined)) {
+    if (isProxied(req)) {
       return ['UNAUTHORIZED', 'a change that comes through a proxy needs the token']
     }
     if (!ours(hostOf(host))) return ['DENIED', 'the Host header names neither this machine nor loopback']
@@ -74,6 +77,19 @@ function passwordOf({ headers }: IncomingMessage): string | undefined {
   const text = encoded === undefined ? '' : Buffer.from(encoded, 'base64').toString('utf8')
   const colon = text.indexOf(':')
   return colon < 0 ? undefined : text.slice(colon + 1)
+}
+
+/** How registry clients of other machines are told from this one's, and who has the token. */
+export function createLogin({ token }: Pick<GuardOptions, 'token'>) {
+  const isToken = createTokenCheck(token)
+  return {
+    isRemote: (req: IncomingMessage): boolean =>
+      !isLoopback(req.socket.remoteAddress ?? '') || isProxied(req),
+    isOwner: (authorization: string): boolean => {
+      const req = { headers: { authorization } } as IncomingMessage
+      return isToken(bearerOf(req)) || isToken(passwordOf(req))
+    },
+  }
 }
 
 /** Lets a request that changes state pass with the token, or without one where nothing speaks against it. */

@@ -1,6 +1,6 @@
 export { type Api, type ApiDeps, createApi } from './app.ts'
 export { createGate } from './gate.ts'
-export { createPushGuard, createTokenGuard } from './guard.ts'
+export { createLogin, createPushGuard, createTokenGuard } from './guard.ts'
 export { createLagMeter, type LagMeter } from './lag.ts'
 export { createMetrics, type Instrument, nodeInstruments, processInstruments } from './metrics.ts'
 export { createReadiness, type Readiness } from './readiness.ts'

@@ -125,7 +125,7 @@ export function createPush(parts: {
       await keeping.resume()
     },
     async serve(exchange, route) {
-      if (route.type === 'ping') throw notPossible(exchange)
+      if (!('ref' in route)) throw notPossible(exchange)
       if (route.ref.host !== LOCAL_HOST) {
         const message = `${route.ref.host} is only pulled from here; what is pushed here is called local/NAME`
         throw refusal(405, 'UNSUPPORTED', message, { Allow: 'GET, HEAD' })

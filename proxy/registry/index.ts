@@ -8,11 +8,13 @@ import { createPush, type PushConfig } from '../push/index.ts'
 import type { Credential, RepositoryRef } from '../types.ts'
 import { type Exchange, hasBody, runExchange, sendFailure, sourceOf } from './exchange.ts'
 import { failureOf, type Subject } from './failure.ts'
+import { createDoor, type Login } from './login.ts'
 import { CHECKPOINTS_HOST } from './names.ts'
 import { createParts, type ProxyDependencies, type ProxyParts } from './parts.ts'
 import { noneMatch } from './ranges.ts'
 import { parseRoute, type Route } from './route.ts'
 
+export type { Login } from './login.ts'
 export type { ProxyConfig, ProxyDependencies, ProxyParts } from './parts.ts'
 
 /** A question that came through so many nodes is going in circles, whoever they are. */
@@ -28,6 +30,7 @@ export interface PushDependencies {
   storing: Pick<Storing, 'store' | 'forget'>
   /** Throws UNAUTHORIZED or DENIED for a client that may not push. */
   authorize: (request: IncomingMessage) => void
+  login?: Login
 }
 
 export interface RegistryProxy {
@@ -68,11 +71,14 @@ export function createProxy(
     log,
     now,
   })
+  const door = createDoor(dependencies.push.login)
   const node = dependencies.name.replace(/[^ -~]/g, '?')
 
   async function answer(exchange: Exchange, route: Route): Promise<void> {
     const { request } = exchange
+    if (route.type === 'login') return door.login(exchange, route.query)
     if (route.type === 'ping') {
+      door.ping(request)
       exchange.reply(200, { 'Content-Type': 'application/json' }, Buffer.from('{}'))
       return
     }
@@ -83,7 +89,7 @@ export function createProxy(
         'this request went through this node before: nodes are upstreams of each other',
       )
     }
-    const authorization = request.headers.authorization?.trim() || undefined
+    const authorization = door.forUpstream(request.headers.authorization?.trim() || undefined)
     const credential: Credential =
       authorization === undefined ? { kind: 'node' } : { kind: 'client', authorization }
     const { ref } = route
@@ -120,7 +126,7 @@ export function createProxy(
   }
 
   async function change(exchange: Exchange, route: Route): Promise<void> {
-    if (route.type !== 'ping') exchange.facts.repository = `${route.ref.host}/${route.ref.repository}`
+    if ('ref' in route) exchange.facts.repository = `${route.ref.host}/${route.ref.repository}`
     if ('tag' in route) exchange.facts.reference = route.tag
     else if ('digest' in route) exchange.facts.reference = route.digest
     await push.serve(exchange, route)

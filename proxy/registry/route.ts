@@ -5,6 +5,7 @@ import { isTag, looksLikeHost, parseHost, parseRepository } from './names.ts'
 /** What a URL asks for. */
 export type Route =
   | { type: 'ping' }
+  | { type: 'login'; query: URLSearchParams }
   | { type: 'manifest'; ref: RepositoryRef; tag: string }
   | { type: 'manifest'; ref: RepositoryRef; digest: Digest }
   | { type: 'blob'; ref: RepositoryRef; digest: Digest }
@@ -33,6 +34,7 @@ export function parseRoute(url: string, defaultHost: string): Route {
   const segments = path.split('/').slice(1).map(decode)
   if (segments[0] !== 'v2') throw nothing()
   if (segments.length === 1 || (segments.length === 2 && segments[1] === '')) return { type: 'ping' }
+  if (segments.length === 2 && segments[1] === 'token') return { type: 'login', query }
 
   const [kind, reference] = segments.slice(-2)
   if (kind === 'uploads' && segments.at(-3) === 'blobs')
