@@ -1,10 +1,14 @@
 import { Argument, Command, CommanderError, Option } from 'commander'
 import { isShoalError, ShoalError } from '../base/index.ts'
 import type { ClientFlags, Context } from './commands/context.ts'
+import type { MigrateFlags } from './commands/migrate.ts'
 import { SETTINGS } from './settings.ts'
 import { readVersion } from './version.ts'
 
 export const RUNTIMES = ['containerd', 'docker', 'podman'] as const
+/** Those whose containers can be moved. */
+export const DRIVERS = ['containerd', 'docker', 'runc'] as const
+export const SIDES = ['source', 'target'] as const
 export const SHELLS = ['bash', 'zsh', 'fish'] as const
 
 /** Commands are loaded when they are run: `shoal status` has no use for what `serve` needs. */
@@ -64,6 +68,7 @@ export function createProgram(context: Context): Command {
     })
   addStored(client, context)
   addUpkeep(client, context)
+  addMigrations(client, context)
   addMirror(program, context)
   add('completion', 'print a completion script for a shell', 'source <(shoal completion bash)')
     .addArgument(new Argument('<shell>').choices(SHELLS))
@@ -187,6 +192,53 @@ function addStored(
       const { repairCommand } = await import('./commands/store.ts')
       await repairCommand(context, flags)
     })
+}
+
+/** The commands that move containers. */
+function addMigrations(
+  client: (usage: string, description: string, sample: string) => Command,
+  context: Context,
+): void {
+  client(
+    'migrate',
+    'move a running container to another node',
+    'shoal migrate redis --to edge-2 --health tcp:127.0.0.1:6379',
+  )
+    .argument('<container>', 'name or ID')
+    .requiredOption('--to <NODE>', 'name or peer ID')
+    .addOption(new Option('--runtime <NAME>', 'whose container it is').choices(DRIVERS))
+    .option('--rounds <N>', 'copy so often at most while it runs (default 5)')
+    .option('--health <CHECK>', 'what must answer there: exec:COMMAND, http://… or tcp:HOST:PORT')
+    .option('--tcp-established', 'keep TCP connections: the same address comes up there')
+    .action(async (container: string, flags: MigrateFlags) => {
+      const { migrateCommand } = await import('./commands/migrate.ts')
+      await migrateCommand(context, container, flags)
+    })
+  const migrations = client(
+    'migrations',
+    'containers that move or have moved, from here or to here',
+    'shoal migrations',
+  ).action(async (flags: ClientFlags) => {
+    const { migrationsCommand } = await import('./commands/migrate.ts')
+    await migrationsCommand(context, flags)
+  })
+  example(
+    migrations
+      .command('decide')
+      .description('say which side is to run, where the nodes cannot find out')
+      .argument('<id>', 'of the migration')
+      .addArgument(new Argument('<side>', 'where the container is to run').choices(SIDES)),
+    'shoal migrations decide 6f1f… source',
+  ).action(async (id: string, side: (typeof SIDES)[number], _flags: object, command: Command) => {
+    const { decideCommand } = await import('./commands/migrate.ts')
+    await decideCommand(context, id, side, command.optsWithGlobals<ClientFlags>())
+  })
+  client('drain', 'move everything that runs here to other nodes', 'shoal drain').action(
+    async (flags: ClientFlags) => {
+      const { drainCommand } = await import('./commands/migrate.ts')
+      await drainCommand(context, flags)
+    },
+  )
 }
 
 function addMirror(program: Command, context: Context): void {

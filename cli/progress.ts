@@ -147,3 +147,21 @@ export function createStoreProgress(err: Io['err'], now: () => number = Date.now
     end: () => {},
   }
 }
+
+/** A line that is written anew on a terminal, and elsewhere each time that it differs. */
+export function createLineProgress<T>(
+  err: Io['err'],
+  lineOf: (status: T) => string,
+  now: () => number = Date.now,
+): Progress<T> {
+  if (err.isTTY) return onTerminal<T>(err, now, (status, columns) => [lineOf(status).slice(0, columns - 1)])
+  let said: string | undefined
+  return {
+    update: (status) => {
+      const line = lineOf(status)
+      if (line !== said) err.write(`${line}\n`)
+      said = line
+    },
+    end: () => {},
+  }
+}

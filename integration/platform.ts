@@ -6,6 +6,9 @@ import type { Hosted } from '../proxy/index.ts'
 import type { Collect } from './checkpoint/base-image.ts'
 import { createLazyCheckpoints } from './checkpoint/lazy.ts'
 import type { Checkpoints } from './checkpoint/types.ts'
+import type { Entry } from './migration/entry.ts'
+import { createLazyMigrations } from './migration/lazy.ts'
+import type { Migration, Migrations } from './migration/types.ts'
 import { createRuntimes, type Runtimes } from './runtime/index.ts'
 import type { States } from './state/types.ts'
 
@@ -35,6 +38,10 @@ export interface Platform {
   readonly runtimes: Runtimes
   /** Loaded when first asked for. */
   checkpoints(): Promise<Checkpoints>
+  /** Loaded when first asked for. */
+  migrations(): Promise<Migrations>
+  /** Hears of every change of a migration of this node. Returns the unsubscriber. */
+  onMigration(listener: (migration: Migration) => void): () => void
   close(): Promise<void>
 }
 
@@ -78,10 +85,29 @@ export async function createPlatform(dependencies: PlatformDependencies): Promis
   })
   host(checkpoints.served)
 
+  const migrations = createLazyMigrations({
+    rpc: manager.rpc,
+    records: store.records<Entry>('migrations'),
+    async make(rpc) {
+      const { createMigrations } = await import('./migration/migrations.ts')
+      const { createBaseImages } = await import('./checkpoint/base-image.ts')
+      return createMigrations({
+        ...{ dataDir, manager, rpc, store, states: await states(), runtimes, log },
+        findImage: createBaseImages({ collect, manager, log }).find,
+        checkpoints: { create: async (request) => (await checkpoints.get()).create(request) },
+      })
+    },
+  })
+  // A container that a dead daemon left frozen waits for this.
+  migrations.begin().catch((error) => log.error({ error: String(error) }, 'migrations are not taken up'))
+
   return {
     runtimes,
     checkpoints: () => checkpoints.get(),
+    migrations: () => migrations.get(),
+    onMigration: (listener) => migrations.onChange(listener),
     async close() {
+      await migrations.close()
       await checkpoints.close()
       for (const close of closers.reverse()) await close()
     },

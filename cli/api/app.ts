@@ -108,7 +108,15 @@ export function createApi(deps: ApiDeps): Api {
   storings
     .resume()
     .catch((error) => log.warn({ err: error }, 'storings of the last run could not be taken up again'))
-  const events = createEvents({ manager, pulls, scrubs, storings, log, ...deps.events })
+  const events = createEvents({
+    manager,
+    pulls,
+    scrubs,
+    storings,
+    platform: deps.platform,
+    log,
+    ...deps.events,
+  })
   const routes = createRoutes({ ...deps, pulls, scrubs, storings, events, startedAt: Date.now() })
 
   const app = express()

@@ -10,7 +10,7 @@ const MAX_COPIES = 1024
 const SCRUB_RATE = 50e6
 
 /** The members of a body, none for no body. @throws USAGE when there are others than `known` */
-function members(body: unknown, known: readonly string[]): Record<string, unknown> {
+export function members(body: unknown, known: readonly string[]): Record<string, unknown> {
   if (body === undefined) return {}
   if (typeof body !== 'object' || body === null || Array.isArray(body)) {
     throw new ShoalError('USAGE', 'the body must be an object')

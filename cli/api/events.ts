@@ -1,5 +1,6 @@
 import type { Response } from 'express'
 import type { Log } from '../../base/index.ts'
+import type { Platform } from '../../integration/index.ts'
 import type { Manager } from '../../manager/index.ts'
 import { tooMany } from './problem.ts'
 import type { Pulls } from './pulls.ts'
@@ -7,7 +8,7 @@ import type { Scrubs } from './scrubs.ts'
 import type { Storings } from './storings.ts'
 import { memberView, taskView } from './views.ts'
 
-export const EVENT_TYPES = ['task', 'members', 'pull', 'scrub', 'storing'] as const
+export const EVENT_TYPES = ['task', 'members', 'pull', 'scrub', 'storing', 'migration'] as const
 export type EventType = (typeof EVENT_TYPES)[number]
 
 export interface EventOptions {
@@ -19,7 +20,7 @@ export interface EventOptions {
   maxReaders?: number
 }
 
-/** The event stream: what is told of tasks, members, pulls, scrubs and storings, to any number of readers at a bounded cost. */
+/** The event stream: what is told of tasks, members, pulls, scrubs, storings and migrations, to any number of readers at a bounded cost. */
 export interface Events {
   /** Answers with the stream: first all as it is, then the changes. @throws ShoalError with status 429 at too many readers */
   attach(res: Response, types: ReadonlySet<EventType>): void
@@ -32,6 +33,7 @@ export function createEvents({
   pulls,
   scrubs,
   storings,
+  platform,
   log,
   everyMs = 200,
   heartbeatMs = 15e3,
@@ -42,6 +44,7 @@ export function createEvents({
   pulls: Pulls
   scrubs: Scrubs
   storings: Storings
+  platform: Pick<Platform, 'migrations' | 'onMigration'>
   log: Log
 } & EventOptions): Events {
   const readers = new Map<Response, ReadonlySet<EventType>>()
@@ -94,6 +97,9 @@ export function createEvents({
       pulls.onChange((pull) => note(`pull ${pull.id}`, 'pull', () => pull, pull.state !== 'running')),
       scrubs.onChange((scrub) => note('scrub', 'scrub', scrubs.status, scrub.state !== 'running')),
       storings.onChange((one) => note(`storing ${one.id}`, 'storing', () => one, one.state !== 'running')),
+      platform.onMigration((one) =>
+        note(`migration ${one.id}`, 'migration', () => one, one.state !== 'running'),
+      ),
     ]
   }
 
@@ -125,6 +131,12 @@ export function createEvents({
       if (types.has('pull')) for (const pull of pulls.list()) write(res, frame('pull', pull))
       if (types.has('scrub') && scrubs.status().state !== 'never') write(res, frame('scrub', scrubs.status()))
       if (types.has('storing')) for (const one of storings.list()) write(res, frame('storing', one))
+      if (types.has('migration')) {
+        platform
+          .migrations()
+          .then((migrations) => migrations.list().map((one) => write(res, frame('migration', one))))
+          .catch((error) => log.warn({ error: String(error) }, 'migrations cannot be listed'))
+      }
     },
     get readers() {
       return readers.size

@@ -1,41 +1,6 @@
+import { MIGRATION_PATHS } from './openapi-migrations.ts'
+import { answer, COMMON, changing, json, type Operation, problem, read } from './openapi-parts.ts'
 import { list, ref, SCHEMAS, type Schema } from './schemas.ts'
-
-type Content = Record<string, { schema: Schema }>
-
-const json = (schema: Schema): Content => ({ 'application/json': { schema } })
-const answer = (description: string, schema: Schema): Schema => ({ description, content: json(schema) })
-const problem = (description: string): Schema => ({
-  description,
-  content: { 'application/problem+json': { schema: ref('Problem') } },
-})
-
-/** What any request may be answered with besides its own. */
-const COMMON = { '503': problem('the daemon is starting or stopping'), '500': problem('the daemon failed') }
-/** What a request that changes state may be answered with. */
-const GUARDED = {
-  '401': problem('the bearer token is missing or wrong'),
-  '403': problem('the request comes out of a foreign page'),
-}
-
-interface Operation {
-  summary: string
-  responses: Record<string, Schema>
-  parameters?: Schema[]
-  requestBody?: Schema
-  security?: Schema[]
-}
-
-const read = (summary: string, description: string, schema: Schema): Operation => ({
-  summary,
-  responses: { '200': answer(description, schema), ...COMMON },
-})
-
-/** Loopback needs no token, so that the empty requirement stands beside it. */
-const changing = (operation: Operation): Operation => ({
-  ...operation,
-  security: [{ token: [] }, {}],
-  responses: { ...operation.responses, ...GUARDED, ...COMMON },
-})
 
 const nameParameter: Schema = {
   name: 'name',
@@ -206,6 +171,7 @@ const PATHS: Record<string, Record<string, Operation>> = {
       },
     }),
   },
+  ...MIGRATION_PATHS,
   '/api/v1/events': {
     get: {
       summary: 'What happens, as server-sent events',
@@ -213,14 +179,14 @@ const PATHS: Record<string, Record<string, Operation>> = {
         {
           name: 'types',
           in: 'query',
-          description: 'of task, members, pull, scrub, storing, separated by commas; default all',
+          description: 'of task, members, pull, scrub, storing, migration, separated by commas; default all',
           schema: { type: 'string' },
         },
       ],
       responses: {
         '200': {
           description:
-            'First all as it is, then the changes. `task` carries a Task, `members` a list of Member, `pull` a Pull, `scrub` a Scrub, `storing` a Storing. A reader that does not keep up is dropped and sees all anew when it comes back.',
+            'First all as it is, then the changes. `task` carries a Task, `members` a list of Member, `pull` a Pull, `scrub` a Scrub, `storing` a Storing, `migration` a Migration. A reader that does not keep up is dropped and sees all anew when it comes back.',
           content: { 'text/event-stream': { schema: { type: 'string' } } },
         },
         '400': problem('unknown type'),

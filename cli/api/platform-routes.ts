@@ -1,7 +1,8 @@
 import type { Platform } from '../../integration/index.ts'
+import { createMigrationRoutes } from './migration-routes.ts'
 import type { Route } from './routes.ts'
 
 /** What is served of checkpoints, migrations and tokens of devices. */
-export function createPlatformRoutes(_platform: Platform): Route[] {
-  return []
+export function createPlatformRoutes(platform: Platform): Route[] {
+  return [...createMigrationRoutes(platform)]
 }

@@ -41,7 +41,61 @@ const localWrite = {
   node: text('peer ID of the node that it was pushed to'),
 }
 
+const health: Schema = {
+  oneOf: [
+    object({ kind: { const: 'exec' }, args: { ...list(text()), minItems: 1 } }),
+    object({ kind: { const: 'http' }, url: text('http://…, as seen from within the container') }),
+    object({
+      kind: { const: 'tcp' },
+      host: text('as seen from within the container'),
+      port: { type: 'integer', minimum: 1, maximum: 65535 },
+    }),
+  ],
+}
+const runtime = oneOf('containerd', 'docker', 'runc')
+
 export const SCHEMAS: Record<string, Schema> = {
+  MigrationRequest: object({
+    container: text('name, ID or the beginning of one'),
+    'runtime?': { ...runtime, description: 'needed where several have such a container' },
+    to: text('name or peer ID of the node'),
+    'rounds?': count('of pre-copying at most; default 5'),
+    'health?': { ...health, description: 'what must answer at the target before the source lets go' },
+    'tcpEstablished?': {
+      type: 'boolean',
+      description:
+        'keep TCP connections, where the same address comes up at the target; else they are closed',
+    },
+  }),
+  Migration: object({
+    id: text(),
+    role: { ...oneOf('source', 'target'), description: "this node's" },
+    container: object({ id: text('at the source'), name: text(), runtime }),
+    from: text('peer ID'),
+    to: text('peer ID'),
+    state: oneOf('running', 'done', 'rolled-back', 'refused', 'failed', 'undecided'),
+    phase: text('see docs/migration.md'),
+    rounds: list(
+      object({
+        frozen: { type: 'boolean' },
+        seconds: { type: 'number', minimum: 0 },
+        changed: count('bytes that changed since the round before, before compression'),
+        sent: count('bytes that went to the target'),
+      }),
+    ),
+    'downtimeMs?': {
+      type: 'number',
+      description: 'frozen at the source until running at the target, or again at the source',
+    },
+    startedAt: time,
+    'endedAt?': time,
+    'reason?': text('why it was refused, failed or is undecided, and what to do about it'),
+  }),
+  Decision: object({ side: oneOf('source', 'target') }),
+  Drained: object({
+    moved: list(ref('Migration')),
+    left: list(object({ container: text(), reason: text() })),
+  }),
   Problem: object({
     type: text('a URN that is stable for the kind of problem'),
     title: text(),

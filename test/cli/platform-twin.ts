@@ -1,4 +1,4 @@
-import type { Checkpoints, Platform, Runtimes } from '../../integration/index.ts'
+import type { Checkpoints, Migrations, Platform, Runtimes } from '../../integration/index.ts'
 
 function absent(): never {
   throw new Error('this test has no runtimes')
@@ -15,6 +15,8 @@ export function standInPlatform(over: Partial<Platform> = {}): Platform {
   return {
     runtimes,
     checkpoints: async (): Promise<Checkpoints> => absent(),
+    migrations: async () => ({ list: () => [], get: () => undefined }) as Partial<Migrations> as Migrations,
+    onMigration: () => () => {},
     close: async () => {},
     ...over,
   }

@@ -1,0 +1,65 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { hostFacts, hostNeeds, unfit, unmovable } from '../checkpoint/index.ts'
+import type { Recreation } from '../runtime/types.ts'
+import { memoryOf } from './memory.ts'
+import type { Judge, Parts } from './parts.ts'
+
+/** Where to look what becomes of connections that were established when the container was frozen. */
+const ANNOTATION = 'org.criu.config'
+
+/** Finds the base image in the swarm or upstream. @throws why it cannot be had */
+export type FindImage = (
+  image: NonNullable<Recreation['image']>,
+  signal: AbortSignal,
+) => Promise<{ reference: string }>
+
+/** Judges by what is really on this machine. */
+export function createJudge(deps: {
+  dir: string
+  runtime: Parts['runtime']
+  findImage: FindImage | undefined
+}): Judge {
+  const { dir, runtime, findImage } = deps
+  return {
+    async leaving(container, driver, { signal }) {
+      const facts = await driver.facts(signal)
+      const unable = facts.can.checkpoint ? [] : [`${facts.name} cannot dump here: ${facts.why.join(', ')}`]
+      // Connections are dumped in any case, and closed at the target unless they are to be kept.
+      const reasons = [...unable, ...(await unmovable(container, { tcpEstablished: true, signal }))]
+      const size = container.pid === undefined ? 0 : await memoryOf(container.pid)
+      return { reasons, needs: await hostNeeds(facts), size }
+    },
+    async coming({ recreation, container, needs, size }, { netns, signal }) {
+      const driver = await runtime(container.runtime).catch(() => undefined)
+      let image = recreation.image?.reference
+      let imageLacks: string | undefined
+      if (recreation.image && findImage) {
+        await findImage(recreation.image, signal).then(
+          ({ reference }) => {
+            image = reference
+          },
+          (error: Error) => {
+            imageLacks = error.message
+          },
+        )
+      }
+      const { name } = container
+      const host = await hostFacts({
+        ...{ recreation, name, runtime: driver, dir, imageLacks, signal },
+        ...(netns === undefined ? {} : { netns }),
+      })
+      const reasons = unfit({ needs, host, recreation, name, runtime: container.runtime, size })
+      return { reasons, image }
+    },
+    async adapted(recreation, { tcpEstablished }) {
+      const path = join(dir, `criu-${tcpEstablished ? 'established' : 'close'}.conf`)
+      await writeFile(path, tcpEstablished ? 'tcp-established\n' : 'tcp-close\n')
+      const { spec } = recreation
+      return {
+        ...recreation,
+        spec: { ...spec, annotations: { ...spec.annotations, [ANNOTATION]: path } },
+      }
+    },
+  }
+}

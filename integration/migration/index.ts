@@ -1,0 +1,8 @@
+export { type Clock, systemClock } from './clock.ts'
+export { createEngine, type Engine } from './engine.ts'
+export { type Entry, isEnded } from './entry.ts'
+export { createMigrations } from './migrations.ts'
+export { type Carrier, type Judge, type Load, TIMINGS, type Timings } from './parts.ts'
+export { anotherRound } from './rounds.ts'
+export { LABEL } from './target.ts'
+export * from './types.ts'

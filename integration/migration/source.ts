@@ -1,0 +1,354 @@
+import { randomUUID } from 'node:crypto'
+import { isShoalError, ShoalError } from '../../base/index.ts'
+import type { Member, PeerId } from '../../manager/index.ts'
+import type { Container, Runtime } from '../runtime/types.ts'
+import { createCalls } from './calls.ts'
+import { type Entry, isEnded } from './entry.ts'
+import { METHODS, type Outcome, readId, type Shipped, type Standing } from './messages.ts'
+import type { Load, Parts } from './parts.ts'
+import { untilDone } from './persist.ts'
+import { anotherRound } from './rounds.ts'
+import type { MigrationRequest, Move, Round } from './types.ts'
+
+const ROUNDS = 5
+
+/** Said no before anything was done; the container runs untouched. */
+class Refused extends Error {
+  readonly reasons: string[]
+  constructor(reasons: string[]) {
+    super(reasons.join('; '))
+    this.reasons = reasons
+  }
+}
+
+/**
+ * The end of a migration that the container leaves. It freezes the container, hands over, and from then on goes by the target's
+ * word alone: removes the frozen container when the copy runs, or resumes it when the copy never will.
+ */
+export function createSource(parts: Parts) {
+  const { journal, rpc, clock, timings, carrier, judge, log } = parts
+  const calls = createCalls(parts)
+  /** Wakes a migration that waits for the target's word, since a person gave theirs. */
+  const wakes = new Map<string, AbortController>()
+
+  const driverOf = ({ container }: Entry): Promise<Runtime> => parts.runtime(container.runtime)
+  const entryOf = (id: string): Entry => {
+    const entry = journal.get(id)
+    if (!entry) throw new ShoalError('NOT_FOUND', `no migration ${id}`)
+    return entry
+  }
+  const moveOf = ({ id, container, labels, from, to }: Entry): Move => ({
+    ...{ id, from, to },
+    container: { ...container, labels },
+  })
+
+  async function step(id: string, changes: Partial<Entry>): Promise<Entry> {
+    const entry = await journal.write(id, changes)
+    if (!entry) throw new ShoalError('NOT_FOUND', `no migration ${id}`)
+    log.info({ id, container: entry.container.name, phase: entry.phase }, 'migration')
+    return entry
+  }
+
+  async function run(id: string): Promise<void> {
+    let frozen = false
+    try {
+      const shipped = await copy(id)
+      frozen = true
+      await freeze(id, shipped)
+    } catch (error) {
+      if (parts.signal.aborted && !frozen) return
+      return back(id, error as Error)
+    }
+    await settle(id)
+  }
+
+  /** All that can be done while the container runs. */
+  async function copy(id: string): Promise<Load | undefined> {
+    const { container, request, to } = entryOf(id)
+    const { signal } = parts
+    const driver = await parts.runtime(container.runtime)
+    const tcpEstablished = request?.tcpEstablished ?? false
+    const found = await driver.inspect(container.id, signal)
+    const here = await judge.leaving(found, driver, { signal })
+    if (here.reasons.length > 0) throw new Refused(here.reasons)
+    const recreation = await driver.describe(container.id, signal)
+    const { needs, size } = here
+    const offer = { id, container, recreation, needs, size, health: request?.health, tcpEstablished }
+    const reasons = await calls.offer(to, offer, signal)
+    if (reasons.length > 0) throw new Refused(reasons)
+    await step(id, { phase: 'copying' })
+    const stop = new AbortController()
+    const either = AbortSignal.any([signal, stop.signal])
+    const prepared = calls.prepared(to, id, either)
+    // It may fail while a round goes on, which is then in vain.
+    prepared.catch((error: Error) => stop.abort(error))
+    let last: Load | undefined
+    try {
+      const rounds: Round[] = []
+      const most = request?.rounds ?? ROUNDS
+      while (anotherRound(rounds, most)) {
+        const from = clock.now()
+        last = await capture(id, last, either)
+        const shipped = { id, recipe: last.recipe, writable: last.writable }
+        const sent = await calls.round(to, shipped, either)
+        const seconds = (clock.now() - from) / 1000
+        rounds.push({ frozen: false, seconds, changed: last.changed, sent })
+        await journal.note(id, { rounds: [...rounds] })
+      }
+      await prepared
+    } catch (error) {
+      if (stop.signal.aborted) throw stop.signal.reason
+      stop.abort()
+      throw error
+    }
+    // Whoever cannot be reached now would leave a frozen container behind. It also warms the way for the one message that counts.
+    await calls.prepared(to, id, signal)
+    return last
+  }
+
+  async function capture(id: string, before: Load | undefined, signal: AbortSignal): Promise<Load> {
+    const { container } = entryOf(id)
+    const runtime = await parts.runtime(container.runtime)
+    const base = before?.recipe
+    return carrier.capture({ id, container: container.id, runtime, base, signal })
+  }
+
+  async function freeze(id: string, before: Load | undefined): Promise<void> {
+    const entry = await step(id, { phase: 'freezing' })
+    const frozenAt = clock.now()
+    await (await driverOf(entry)).pause(entry.container.id, parts.signal)
+    const load = await capture(id, before, parts.signal)
+    const round: Round = { frozen: true, seconds: 0, changed: load.changed, sent: load.added }
+    await step(id, {
+      ...{ phase: 'handed-over', recipe: load.recipe, frozenAt, rounds: [...entry.rounds, round] },
+    })
+    shippings.set(id, { id, recipe: load.recipe, writable: load.writable })
+  }
+
+  /** What `start` says, for as long as it makes sense to say it: after a restart the source wants its container back instead. */
+  const shippings = new Map<string, Shipped>()
+
+  /** The target may have started: its word decides, or a person's. */
+  async function settle(id: string): Promise<void> {
+    const from = clock.now()
+    for (let waitMs = 100; ; waitMs = Math.min(waitMs * 2, 2000)) {
+      const entry = entryOf(id)
+      if (entry.forced === 'source') return resume(id, 'it was decided that the source runs')
+      if (entry.forced === 'target') return commit(id, undefined)
+      const wake = new AbortController()
+      wakes.set(id, wake)
+      const either = AbortSignal.any([parts.signal, wake.signal])
+      try {
+        const overdue = clock.now() - from > timings.overdueMs
+        const shipped = overdue ? undefined : shippings.get(id)
+        const outcome = shipped
+          ? await calls.start(entry.to, shipped, either)
+          : await calls.cancel(entry.to, id, 'the source wants to go on', either)
+        if (outcome.verdict === 'runs') return await commit(id, outcome)
+        return await resume(id, outcome.reason)
+      } catch (error) {
+        if (parts.signal.aborted) return
+        log.debug({ id, error: String(error) }, 'the target has not said what runs')
+        if (entry.state === 'running' && clock.now() - from > timings.overdueMs)
+          await ask(entry).catch(() => {})
+        await clock.sleep(waitMs, either)
+      } finally {
+        wakes.delete(id)
+      }
+    }
+  }
+
+  async function ask({ id, to }: Entry): Promise<void> {
+    await step(id, {
+      state: 'undecided',
+      reason: `the container is frozen here, and node ${to} does not say whether it runs there. Look there. If it runs: shoal migrations decide ${id} target. If it does not, and never will: shoal migrations decide ${id} source`,
+    })
+  }
+
+  async function commit(
+    id: string,
+    outcome: Extract<Outcome, { verdict: 'runs' }> | undefined,
+  ): Promise<void> {
+    const { frozenAt, rounds } = entryOf(id)
+    const downtimeMs = outcome && frozenAt ? Math.max(0, clock.now() - outcome.sinceMs - frozenAt) : undefined
+    const last = rounds.at(-1)
+    const known = last?.frozen && downtimeMs !== undefined
+    const entry = await untilDone(parts, `note that migration ${id} runs at the target`, () =>
+      step(id, {
+        phase: 'committing',
+        downtimeMs,
+        ...(known ? { rounds: [...rounds.slice(0, -1), { ...last, seconds: downtimeMs / 1000 }] } : {}),
+      }),
+    )
+    await finishCommit(entry)
+  }
+
+  async function finishCommit(entry: Entry): Promise<void> {
+    const { id } = entry
+    await untilDone(parts, `remove the frozen container of migration ${id}`, async (signal) => {
+      await (await driverOf(entry)).remove(entry.container.id, signal)
+    })
+    await parts
+      .hooksFor(entry.labels)
+      ?.left(moveOf(entry), parts.signal)
+      .catch((error) => log.warn({ id, error: String(error) }, 'the owner did not let a move go'))
+    await untilDone(parts, `note the end of migration ${id}`, () =>
+      step(id, { state: 'done', phase: 'ended', endedAt: clock.now(), reason: undefined }),
+    )
+    await tidy(id)
+    await calls.committed(entry.to, id, parts.signal)
+  }
+
+  /** Nothing was handed over, so the target never starts: the container may go on at once. */
+  async function back(id: string, error: Error): Promise<void> {
+    const entry = entryOf(id)
+    const frozen = entry.phase === 'freezing' || entry.phase === 'handed-over'
+    if (parts.signal.aborted && !frozen) return
+    if (frozen) return resume(id, error.message)
+    await untilDone(parts, `note the end of migration ${id}`, () =>
+      step(id, {
+        ...{ state: error instanceof Refused ? 'refused' : 'failed', phase: 'ended' },
+        ...{ endedAt: clock.now(), reason: error.message },
+      }),
+    )
+    await tidy(id)
+    await calls.callOff(entry.to, id, error.message, parts.signal)
+  }
+
+  /**
+   * The container goes on here. Not given up for a daemon that stops: a container is not left frozen where it need not be.
+   */
+  async function resume(id: string, reason: string): Promise<void> {
+    const patient = { ...parts, signal: new AbortController().signal }
+    const entry = await untilDone(patient, `note that migration ${id} is taken back`, () =>
+      step(id, { phase: 'resuming', reason }),
+    )
+    await finishResume(entry, patient)
+  }
+
+  async function finishResume(entry: Entry, patient: Parts): Promise<void> {
+    const { id, container, frozenAt } = entry
+    const gone = await untilDone(patient, `resume the container of migration ${id}`, async (signal) => {
+      try {
+        await (await driverOf(entry)).resume(container.id, signal)
+        return false
+      } catch (error) {
+        if (isShoalError(error, 'NOT_FOUND')) return true
+        throw error
+      }
+    })
+    await untilDone(patient, `note the end of migration ${id}`, () =>
+      step(id, {
+        ...{ state: gone ? 'failed' : 'rolled-back', phase: 'ended', endedAt: clock.now() },
+        ...(gone ? { reason: `${entry.reason}; and the container is no longer here` } : {}),
+        ...(frozenAt === undefined || gone ? {} : { downtimeMs: clock.now() - frozenAt }),
+      }),
+    )
+    await tidy(id)
+    await calls.callOff(entry.to, id, entry.reason ?? 'it was taken back', parts.signal)
+  }
+
+  async function tidy(id: string): Promise<void> {
+    shippings.delete(id)
+    await carrier.forget(id)
+  }
+
+  /** What an earlier run of the daemon left: frozen only by us, and resumed unless it was handed over. */
+  async function takeUp(entry: Entry): Promise<void> {
+    const { id, phase } = entry
+    switch (phase) {
+      case 'checking':
+      case 'copying': {
+        // A dump that the daemon's death interrupted may have left it frozen.
+        await untilDone(parts, `look after the container of migration ${id}`, async (signal) => {
+          await carrier.quiet(id, signal)
+          const driver = await driverOf(entry)
+          const found = await driver.inspect(entry.container.id, signal).catch((error: unknown) => {
+            if (isShoalError(error, 'NOT_FOUND')) return undefined
+            throw error
+          })
+          if (found?.state === 'paused') await driver.resume(found.id, signal)
+        })
+        return back(id, new Error('the daemon at the source was restarted'))
+      }
+      case 'freezing':
+        await untilDone(parts, `wait for dumps of migration ${id}`, (signal) => carrier.quiet(id, signal))
+        return resume(id, 'the daemon at the source was restarted')
+      case 'handed-over':
+        return settle(id)
+      case 'committing':
+        return finishCommit(entry)
+      case 'resuming':
+        return finishResume(entry, parts)
+      default:
+    }
+  }
+
+  rpc.handle(METHODS.status, async (peer: PeerId, body) => {
+    const id = readId(body)
+    const entry = journal.get(id)
+    if (entry && (entry.role !== 'source' || entry.to !== peer)) {
+      throw new ShoalError('DENIED', `migration ${id} is not between these nodes`)
+    }
+    return { standing: standingOf(entry) }
+  })
+
+  function standingOf(entry: Entry | undefined): Standing {
+    if (!entry) return 'unknown'
+    if (entry.state === 'done') return 'gone'
+    if (isEnded(entry) || entry.phase === 'resuming') return 'kept'
+    return 'going'
+  }
+
+  const watched = (id: string, work: Promise<void>): void => {
+    parts.track(work)
+    work.catch((error) => {
+      if (parts.signal.aborted)
+        log.debug({ id, error: String(error) }, 'a migration waits for the next start')
+      else log.error({ id, error: String(error) }, 'a migration broke')
+    })
+  }
+
+  return {
+    /** @throws NOT_FOUND | BUSY; else the journal has it, and it is under way */
+    async start(request: MigrationRequest, container: Container, to: Member): Promise<Entry> {
+      const moving = journal
+        .list()
+        .some((each) => each.role === 'source' && !isEnded(each) && each.container.id === container.id)
+      if (moving) throw new ShoalError('BUSY', `${container.name} is moving already`)
+      const id = randomUUID()
+      const { name, runtime } = container
+      const entry: Entry = {
+        ...{
+          id,
+          role: 'source',
+          container: { id: container.id, name, runtime },
+          from: parts.self,
+          to: to.id,
+        },
+        ...{ state: 'running', phase: 'checking', rounds: [], downtimeMs: undefined },
+        ...{
+          startedAt: clock.now(),
+          endedAt: undefined,
+          reason: undefined,
+          labels: container.labels,
+          request,
+        },
+      }
+      await journal.add(entry)
+      watched(id, run(id))
+      return entry
+    },
+    /** Takes up what an earlier run of the daemon left. */
+    recover(entry: Entry): void {
+      if (!isEnded(entry)) watched(entry.id, takeUp(entry))
+    },
+    async decide(entry: Entry, side: 'source' | 'target'): Promise<void> {
+      if (entry.phase !== 'handed-over') {
+        throw new ShoalError('BUSY', `there is nothing to decide: it is ${entry.phase}`)
+      }
+      await step(entry.id, { forced: side })
+      wakes.get(entry.id)?.abort()
+    },
+  }
+}
