@@ -61,6 +61,13 @@ export interface Config {
   borrow: boolean
   docker?: string
   mec?: HostPort
+  /** Paths of PEM files; each needs the other. */
+  mecCert?: string
+  mecKey?: string
+  /** `DE` or `DE@52.52,13.40`. */
+  mecPlace?: string
+  /** Beginnings of URLs. */
+  mecPackages: string[]
   /** Path of the API's token. */
   apiToken: string
   logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent'
@@ -223,6 +230,10 @@ export async function loadConfig(input: ConfigInput): Promise<Config> {
     borrow: one('borrow') !== 'false',
     ...given('docker', path('docker') ?? whereExists('/run/docker.sock')),
     ...given('mec', as('mec', parseHostPort)),
+    ...given('mecCert', path('mec-cert')),
+    ...given('mecKey', path('mec-key')),
+    ...given('mecPlace', one('mec-place')),
+    mecPackages: many('mec-packages'),
     apiToken: path('api-token') ?? join(dataDir, 'api.token'),
     logLevel: (one('log-level') ?? 'info') as Config['logLevel'],
     warnings: [...(file?.warnings ?? []), ...strayVariables(input.env)],

@@ -2,6 +2,7 @@ import { Argument, Command, CommanderError, Option } from 'commander'
 import { isShoalError, ShoalError } from '../base/index.ts'
 import type { ClientFlags, Context } from './commands/context.ts'
 import type { MigrateFlags } from './commands/migrate.ts'
+import { addMec } from './program-mec.ts'
 import { SETTINGS } from './settings.ts'
 import { readVersion } from './version.ts'
 
@@ -69,6 +70,7 @@ export function createProgram(context: Context): Command {
   addStored(client, context)
   addUpkeep(client, context)
   addMigrations(client, context)
+  addMec(program, context, example)
   addMirror(program, context)
   add('completion', 'print a completion script for a shell', 'source <(shoal completion bash)')
     .addArgument(new Argument('<shell>').choices(SHELLS))

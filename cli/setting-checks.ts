@@ -14,6 +14,20 @@ function positive(value: number, text: string): void {
   if (value <= 0) throw new ShoalError('CONFIG', `must be more than nothing: ${text}`)
 }
 
+/** ISO 3166-1 alpha-2, with degrees north and east where they are known. */
+export function place(text: string): void {
+  const degrees = /^[A-Z]{2}(?:@(-?\d{1,2}(?:\.\d+)?),(-?\d{1,3}(?:\.\d+)?))?$/.exec(text)
+  if (!degrees || Math.abs(Number(degrees[1] ?? 0)) > 90 || Math.abs(Number(degrees[2] ?? 0)) > 180) {
+    throw new ShoalError('CONFIG', `not a place (such as DE or DE@52.52,13.40): ${text}`)
+  }
+}
+
+export function httpUrl(text: string): void {
+  if (!/^https?:\/\/./.test(text) || !URL.canParse(text)) {
+    throw new ShoalError('CONFIG', `not an http or https URL: ${text}`)
+  }
+}
+
 export function copies(text: string): void {
   if (!/^[1-9]\d?$/.test(text)) throw new ShoalError('CONFIG', `not a number from 1 to 99: ${text}`)
 }

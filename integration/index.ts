@@ -1,5 +1,6 @@
 export type { Checkpoint, Checkpoints, Schedule, ScheduleRequest, StepTimes } from './checkpoint/types.ts'
 export * from './containerd/index.ts'
+export type { Mec, Offer, TokenInfo } from './mec/index.ts'
 export type * from './migration/types.ts'
 export { createPlatform, type Platform, type PlatformDependencies } from './platform.ts'
 export type { Container, Runtime, RuntimeName, Runtimes } from './runtime/index.ts'

@@ -6,6 +6,7 @@ import type { Hosted } from '../proxy/index.ts'
 import type { Collect } from './checkpoint/base-image.ts'
 import { createLazyCheckpoints } from './checkpoint/lazy.ts'
 import type { Checkpoints } from './checkpoint/types.ts'
+import type { Mec } from './mec/index.ts'
 import type { Entry } from './migration/entry.ts'
 import { createLazyMigrations } from './migration/lazy.ts'
 import type { Migration, Migrations } from './migration/types.ts'
@@ -42,6 +43,8 @@ export interface Platform {
   migrations(): Promise<Migrations>
   /** Hears of every change of a migration of this node. Returns the unsubscriber. */
   onMigration(listener: (migration: Migration) => void): () => void
+  /** Undefined where it is off. */
+  mec?: Mec
   close(): Promise<void>
 }
 

@@ -61,6 +61,16 @@ export function pinRequest(body: unknown): string {
   return imageName(members(body, ['reference']).reference)
 }
 
+export function mecTokenRequest(body: unknown): { ue: string; expiresInMs?: number } {
+  const { ue, expiresInMs } = members(body, ['ue', 'expiresInMs'])
+  if (typeof ue !== 'string') throw new ShoalError('USAGE', 'ue must be the name of a device')
+  if (expiresInMs === undefined) return { ue }
+  if (typeof expiresInMs !== 'number' || !(expiresInMs > 0)) {
+    throw new ShoalError('USAGE', 'expiresInMs must be a number of more than 0')
+  }
+  return { ue, expiresInMs }
+}
+
 export function gcRequest(body: unknown): { all: boolean } {
   const { all = false } = members(body, ['all'])
   if (typeof all !== 'boolean') throw new ShoalError('USAGE', 'all must be true or false')

@@ -172,6 +172,54 @@ const PATHS: Record<string, Record<string, Operation>> = {
     }),
   },
   ...MIGRATION_PATHS,
+  '/api/v1/mec/tokens': {
+    get: read('Tokens of devices, without their secrets', 'the tokens', list(ref('MecToken'))),
+    post: changing({
+      summary: 'Make a token for a device',
+      requestBody: { required: true, content: json(ref('MecTokenRequest')) },
+      responses: {
+        '201': answer('the token', ref('MecTokenMade')),
+        '400': problem('no name of a device, or no MEC API here'),
+        '413': problem('the body is too large'),
+        '415': problem('the body is not JSON'),
+      },
+    }),
+  },
+  '/api/v1/mec/tokens/{id}': {
+    delete: changing({
+      summary: "Revoke a token, or all of a device's",
+      parameters: [pullId],
+      responses: {
+        '200': answer('how many there were', ref('MecRevoked')),
+        '400': problem('no MEC API here'),
+        '404': problem('there is none'),
+      },
+    }),
+  },
+  '/api/v1/mec/apps': {
+    get: read('Applications that the site offers to devices', 'the applications', list(ref('MecApp'))),
+    post: changing({
+      summary: 'Offer one, or replace the one with the same identifier',
+      requestBody: { required: true, content: json(ref('MecAppRequest')) },
+      responses: {
+        '201': answer('as it is offered', ref('MecApp')),
+        '400': problem('no such description, or no MEC API here'),
+        '413': problem('the body is too large'),
+        '415': problem('the body is not JSON'),
+      },
+    }),
+  },
+  '/api/v1/mec/apps/{id}': {
+    delete: changing({
+      summary: 'Offer it no longer',
+      parameters: [pullId],
+      responses: {
+        '204': { description: 'it is not offered any more' },
+        '400': problem('no MEC API here'),
+        '404': problem('it was not offered'),
+      },
+    }),
+  },
   '/api/v1/events': {
     get: {
       summary: 'What happens, as server-sent events',

@@ -1,8 +1,9 @@
 import type { Platform } from '../../integration/index.ts'
+import { createMecRoutes } from './mec-routes.ts'
 import { createMigrationRoutes } from './migration-routes.ts'
 import type { Route } from './routes.ts'
 
 /** What is served of checkpoints, migrations and tokens of devices. */
 export function createPlatformRoutes(platform: Platform): Route[] {
-  return [...createMigrationRoutes(platform)]
+  return [...createMigrationRoutes(platform), ...createMecRoutes(() => platform.mec)]
 }

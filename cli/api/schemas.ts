@@ -53,6 +53,22 @@ const health: Schema = {
   ],
 }
 const runtime = oneOf('containerd', 'docker', 'runc')
+const mecToken = {
+  id: text('its first part'),
+  ue: text('the device'),
+  createdAt: time,
+  'expiresAt?': time,
+}
+
+const mecApp = {
+  appName: text(),
+  appProvider: text(),
+  appDescription: text(),
+  'vendorId?': text(),
+  'serviceCont?': { type: 'boolean', description: 'its state must go with it' },
+  'devices?': { ...list(text()), description: 'only these see it' },
+  application: { type: 'object', description: 'as in POST /mec/v1/apps of the MEC API' },
+}
 
 export const SCHEMAS: Record<string, Schema> = {
   MigrationRequest: object({
@@ -272,6 +288,17 @@ export const SCHEMAS: Record<string, Schema> = {
     bad: count('blocks that were damaged or missing'),
     total: count('bytes that there were at the beginning'),
     'error?': ref('Problem'),
+  }),
+  MecToken: object(mecToken),
+  MecTokenMade: object({ ...mecToken, token: text('told this once') }),
+  MecTokenRequest: object({ ue: text('32 characters at most'), 'expiresInMs?': { type: 'number' } }),
+  MecRevoked: object({ revoked: count('tokens') }),
+  MecApp: object({ ...mecApp, appDId: text(), appSoftVersion: text(), appDVersion: text() }),
+  MecAppRequest: object({
+    ...mecApp,
+    'appDId?': text('default: a hash of the names'),
+    'appSoftVersion?': text(),
+    'appDVersion?': text(),
   }),
   Collected: object({ blobs: count('blobs that lost something'), bytes: count('bytes that were freed') }),
   Status: object({

@@ -1,4 +1,3 @@
-export { type Place, parsePlace } from './location.ts'
 export { createMec, type Mec, type MecConfig } from './mec.ts'
 export type { Offers } from './offers.ts'
 export type { MecListen } from './server.ts'

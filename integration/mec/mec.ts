@@ -10,7 +10,7 @@ import { createCatalogue } from './catalogue.ts'
 import { createContexts, type StoredContext } from './contexts.ts'
 import { createDevAppRoutes } from './dev-app-routes.ts'
 import { createForwarder, type Forwarder } from './forward.ts'
-import { createLocations, type Place } from './location.ts'
+import { createLocations, parsePlace } from './location.ts'
 import { createMobility, type StoredRegistration, type StoredSubscription } from './mobility.ts'
 import { createOffers, type Offers } from './offers.ts'
 import { createOutbox, type Note, type OutboxLimits } from './outbox.ts'
@@ -25,8 +25,8 @@ const GRACE_MS = 3000
 
 export interface MecConfig {
   listen: MecListen
-  /** Where this node is. */
-  place?: Place
+  /** Where this node is: `DE` or `DE@52.52,13.40`. */
+  place?: string
   /** Beginnings of URLs that application packages may be fetched from. */
   packageSources: string[]
   version: string
@@ -72,6 +72,7 @@ export async function createMec({
 }): Promise<Mec> {
   const log = parentLog.child({ part: 'mec' })
   const self = members.self.id
+  const place = config.place === undefined ? undefined : parsePlace(config.place)
   const stop = new AbortController()
   const closers: (() => unknown)[] = []
   const onClose = <T extends { close(): unknown }>(part: T): T => {
@@ -82,7 +83,7 @@ export async function createMec({
   try {
     const tokens = onClose(await createTokens({ records, self, log }))
     const offers = onClose(await createOffers({ records }))
-    const locations = onClose(await createLocations({ records, members, own: config.place }))
+    const locations = onClose(await createLocations({ records, members, own: place }))
     const whereabouts = await createWhereabouts({ records: table<Whereabout>('mec.whereabouts') })
     const outbox = onClose(
       await createOutbox({

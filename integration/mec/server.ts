@@ -59,7 +59,10 @@ async function readPem(what: string, file: string): Promise<Buffer> {
 }
 
 async function makeServer({ cert, key }: MecListen, listener: RequestListener): Promise<Server> {
-  if (cert === undefined || key === undefined) return createServer(LIMITS, listener)
+  if (cert === undefined && key === undefined) return createServer(LIMITS, listener)
+  if (cert === undefined || key === undefined) {
+    throw new ShoalError('CONFIG', "the MEC API's certificate and its key: each needs the other")
+  }
   const [certPem, keyPem] = [await readPem('certificate', cert), await readPem('key', key)]
   try {
     return createTlsServer(

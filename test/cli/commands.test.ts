@@ -319,16 +319,24 @@ describe('the command line itself', () => {
       'forget',
       'repair',
       'gc',
+      'mec',
       'mirror',
       'completion',
       'version',
     ]
-    const inner = ['mirror install', 'mirror uninstall']
+    const groups = ['mirror', 'mec', 'mec token', 'mec app']
+    const inner = [
+      ...groups,
+      'mirror install',
+      'mirror uninstall',
+      ...['create', 'ls', 'revoke'].map((verb) => `mec token ${verb}`),
+      ...['add', 'ls', 'rm'].map((verb) => `mec app ${verb}`),
+    ]
     for (const command of ['', ...commands, ...inner]) {
       const { status, out } = await shoal([...command.split(' ').filter((word) => word !== ''), '--help'])
       assert.equal(status, 0)
       assert.match(out, /\nExample:\n {2}\$ .*shoal /, command)
-      if (command !== '' && command !== 'mirror') assert.match(out, /--json/, command)
+      if (command !== '' && !groups.includes(command)) assert.match(out, /--json/, command)
     }
     const { out } = await shoal(['--help'])
     for (const command of commands) assert.match(out, new RegExp(`^  ${command} `, 'm'))

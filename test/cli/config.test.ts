@@ -226,6 +226,10 @@ describe('the configuration', () => {
       'entitlement-ttl': '1m',
       'local-copies': '3',
       'local-ack': 'local-first',
+      'mec-cert': 'x1',
+      'mec-key': 'x1',
+      'mec-place': 'DE@52.52,13.40',
+      'mec-packages': 'https://packages.example/',
     }
     for (const { name, list, map, argument } of SETTINGS) {
       const text = samples[name] ?? (/registry|api$|mec/.test(name) ? '127.0.0.1:1' : 'x1')

@@ -376,7 +376,7 @@ describe('ETSI MEC 016: locations', () => {
   test('where an application could run', async (t) => {
     const cluster = createMecCluster(t, ['edge-1', 'edge-2'])
     const node = await cluster.start('edge-1', {
-      place: { country: 'DE', position: { latitude: 52.5, longitude: 13.4 } },
+      place: 'DE@52.5,13.4',
     })
     const ue = await node.device('ue-1')
     const appDId = await register(ue)
