@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { APP, startMec } from '../integration/mec-tools.ts'
 import { assertDescribed } from './described.ts'
+import { standInPlatform } from './platform-twin.ts'
 import { shoal } from './shoal.ts'
 import { startApi } from './standins.ts'
 
@@ -17,7 +18,7 @@ const OFFER = {
 
 async function startBoth(t: Parameters<typeof startMec>[0]) {
   const node = await startMec(t)
-  const api = await startApi({ platform: { mec: node.mec, close: async () => {} } })
+  const api = await startApi({ platform: { ...standInPlatform(), mec: node.mec } })
   t.after(() => api.close())
   const at = ['--api', `127.0.0.1:${api.port}`]
   return {
