@@ -33,6 +33,12 @@ const DRIVERS: Partial<Record<RuntimeName, (options: RuntimesOptions) => Promise
   containerd: async (options) =>
     options.containerd &&
     (await import('./containerd/index.ts')).createContainerdRuntime({ ...options, ...options.containerd }),
+  docker: async (options) =>
+    options.docker &&
+    (await import('./docker/index.ts')).createDockerRuntime({
+      ...options.docker,
+      registry: options.registry,
+    }),
   runc: async (options) =>
     options.runc &&
     (await import('./runc/index.ts')).createRuncRuntime({

@@ -1,0 +1,60 @@
+import { type Digest, isShoalError, ShoalError } from '../../../base/index.ts'
+import { parseReference } from '../../../proxy/index.ts'
+import type { DockerApi } from './api.ts'
+import { properName } from './container.ts'
+
+const PULL_MS = 30 * 60_000
+
+/**
+ * The ID of an image that is here now: what docker has under that name, or else pulled through Shoal's registry and named properly.
+ * @throws NOT_FOUND | RUNTIME
+ */
+export async function ensureImage(
+  api: DockerApi,
+  options: { image: string; digest: Digest | undefined; registry: string; signal: AbortSignal },
+): Promise<string> {
+  const { registry, signal } = options
+  const reference = properName(options.image, registry)
+  const { host, repository, tag, digest = options.digest } = parseReference(reference)
+  const proper = `${host}/${repository}`
+  const pulled = host === registry ? proper : `${registry}/${proper}`
+  const wanted = digest === undefined ? [`${proper}:${tag}`] : [`${proper}@${digest}`, `${pulled}@${digest}`]
+  for (const name of wanted) {
+    const id = await idOf(api, name, signal)
+    if (id !== undefined) return id
+  }
+  await pull(api, pulled, digest ?? tag ?? 'latest', signal)
+  const id = await idOf(api, digest === undefined ? `${pulled}:${tag}` : `${pulled}@${digest}`, signal)
+  if (id === undefined) throw new ShoalError('NOT_FOUND', `docker has no ${reference} after it pulled it`)
+  // A name that means another image here keeps its meaning.
+  if (tag !== undefined && (await idOf(api, `${proper}:${tag}`, signal)) === undefined)
+    await api.call('POST', `/images/${id}/tag`, { signal, query: { repo: proper, tag } })
+  return id
+}
+
+async function idOf(api: DockerApi, name: string, signal: AbortSignal): Promise<string | undefined> {
+  try {
+    return (await api.call<{ Id: string }>('GET', `/images/${name}/json`, { signal })).Id
+  } catch (error) {
+    if (isShoalError(error, 'NOT_FOUND')) return undefined
+    throw error
+  }
+}
+
+/** Answers with lines of JSON, and with an error among them where it fails after it has begun. */
+async function pull(api: DockerApi, name: string, tag: string, signal: AbortSignal): Promise<void> {
+  const response = await api.stream('POST', '/images/create', {
+    signal,
+    query: { fromImage: name, tag },
+    timeoutMs: PULL_MS,
+  })
+  let rest = ''
+  for await (const part of response.setEncoding('utf8') as AsyncIterable<string>) {
+    const lines = (rest + part).split('\n')
+    rest = lines.pop() ?? ''
+    for (const line of lines) {
+      const { error } = JSON.parse(line || '{}') as { error?: string }
+      if (error) throw new ShoalError('RUNTIME', `docker could not pull ${name}: ${error}`)
+    }
+  }
+}

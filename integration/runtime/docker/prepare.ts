@@ -1,0 +1,210 @@
+import { mkdir, rm } from 'node:fs/promises'
+import type { Readable } from 'node:stream'
+import { isShoalError, ShoalError } from '../../../base/index.ts'
+import { applyLayer } from '../layer.ts'
+import { aborted } from '../run.ts'
+import type { Prepared, PrepareOptions } from '../types.ts'
+import { checkpointDir, checkpointName, linkFiles, watchRestore } from './checkpoints.ts'
+import type { Inspected } from './container.ts'
+import type { DockerPlace } from './dump.ts'
+import { ensureImage } from './images.ts'
+import { killAll } from './processes.ts'
+
+/** Docker's rule for names. */
+const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/
+/** What it is to do when the container ends, from its start on: until then docker must not start it by itself. */
+const RESTART_LABEL = 'shoal.restart-policy'
+const RESTORE_MS = 10 * 60_000
+const END_MS = 30_000
+
+export interface PreparePlace extends DockerPlace {
+  registry: string
+}
+
+/** What `describe` says beside the spec. */
+export interface Own {
+  Config: Inspected['Config']
+  HostConfig: Inspected['HostConfig']
+  networks: NonNullable<NonNullable<Inspected['NetworkSettings']>['Networks']>
+}
+
+/** @throws NAME_INVALID | BUSY (the name is taken) | UNFIT | NOT_FOUND | RUNTIME */
+export async function prepare(
+  place: PreparePlace,
+  options: PrepareOptions,
+  signal: AbortSignal,
+): Promise<Prepared> {
+  const { api, registry } = place
+  const { name, recreation, image, netns } = options
+  if (!NAME.test(name))
+    throw new ShoalError('NAME_INVALID', `no name for a container of docker’s: ${name.slice(0, 130)}`)
+  const own = ownOf(recreation.own)
+  const mode = own.HostConfig.NetworkMode ?? 'default'
+  if (netns !== undefined) throw new ShoalError('UNFIT', 'docker joins no network namespace by its path')
+  for (const [what, value] of Object.entries({
+    network: mode,
+    PID: own.HostConfig.PidMode,
+    IPC: own.HostConfig.IpcMode,
+  }))
+    if (value?.startsWith('container:'))
+      throw new ShoalError('UNFIT', `it shares the ${what} namespace of another container (${value})`)
+  if (image === undefined) throw new ShoalError('UNFIT', 'docker makes no container without an image')
+  if (await isTaken(place, name, signal)) throw new ShoalError('BUSY', `there is a container ${name} already`)
+  const imageId = await ensureImage(api, { image, digest: recreation.image?.digest, registry, signal })
+  const reference = recreation.image?.reference ?? image
+  const named = await api
+    .call<{ Id: string }>('GET', `/images/${reference}/json`, { signal })
+    .catch(() => undefined)
+  const body = {
+    ...own.Config,
+    Image: named?.Id === imageId ? reference : imageId,
+    Labels: {
+      ...recreation.labels,
+      ...options.labels,
+      [RESTART_LABEL]: recreation.labels[RESTART_LABEL] ?? JSON.stringify(own.HostConfig.RestartPolicy ?? {}),
+    },
+    // Removed by itself it could not be tried again.
+    HostConfig: { ...own.HostConfig, ContainerIDFile: '', AutoRemove: false, RestartPolicy: { Name: 'no' } },
+    NetworkingConfig: { EndpointsConfig: endpoints(own, recreation.name) },
+  }
+  const { Id } = await api.call<{ Id: string }>('POST', '/containers/create', {
+    signal,
+    body,
+    query: { name },
+  })
+  return prepared(place, Id)
+}
+
+/** @throws NOT_FOUND for one that `prepare` did not make */
+export async function takeUp(place: PreparePlace, id: string, signal: AbortSignal): Promise<Prepared> {
+  const { Id, Config } = await place.inspect(id, signal)
+  if (Config.Labels?.[RESTART_LABEL] === undefined)
+    throw new ShoalError('NOT_FOUND', `Shoal did not make the container ${id}`)
+  return prepared(place, Id)
+}
+
+function prepared(place: PreparePlace, id: string): Prepared {
+  const { api } = place
+
+  /** Nothing of a half restored container may go on. */
+  async function end(): Promise<void> {
+    const signal = AbortSignal.timeout(END_MS)
+    const { State } = await place.inspect(id, signal)
+    if (!['running', 'paused', 'restarting'].includes(State.Status)) return
+    await killAll(State.Pid)
+    await api.call('POST', `/containers/${id}/kill`, { signal }).catch(() => {})
+  }
+
+  return {
+    id,
+    async applyWritable(tar: Readable, signal: AbortSignal) {
+      const found = await place.inspect(id, signal)
+      if (found.State.Pid > 0) throw new ShoalError('BUSY', `${id} runs: its files are in use`)
+      await applyLayer(tar, upperOf(found), { form: 'overlay', signal })
+    },
+    async start(dir: string, signal: AbortSignal) {
+      const found = await place.inspect(id, signal)
+      const name = checkpointName()
+      const kept = checkpointDir(await place.root(signal), id, name)
+      const watch = watchRestore(id)
+      try {
+        await mkdir(kept, { recursive: true, mode: 0o700 })
+        await linkFiles(dir, kept)
+        await started(
+          api.call('POST', `/containers/${id}/start`, {
+            // Docker goes on with it whoever waits.
+            signal: new AbortController().signal,
+            query: { checkpoint: name },
+            timeoutMs: RESTORE_MS,
+          }),
+          signal,
+        )
+        const policy = JSON.parse(found.Config.Labels?.[RESTART_LABEL] ?? '{}') as { Name?: string }
+        if (policy.Name && policy.Name !== 'no')
+          await api.call('POST', `/containers/${id}/update`, { signal, body: { RestartPolicy: policy } })
+        const { State } = await place.inspect(id, signal)
+        if (State.Status !== 'running')
+          throw new ShoalError('RUNTIME', `it ended at once: ${State.Error || State.Status}`)
+        return { pid: State.Pid }
+      } catch (error) {
+        const words = await watch.words()
+        await end().catch(() => {})
+        if (!(error instanceof ShoalError)) throw error
+        if (error.code !== 'RUNTIME' && error.code !== 'BUSY' && error.code !== 'NOT_FOUND') throw error
+        throw new ShoalError('RUNTIME', `${id} could not be restored: ${words || error.message}`, {
+          cause: error,
+        })
+      } finally {
+        await watch.close()
+        await rm(kept, { recursive: true, force: true })
+      }
+    },
+    async discard(signal: AbortSignal) {
+      await remove(place, id, signal)
+    },
+  }
+}
+
+/** True if there was one. Docker's own removal would thaw a paused one first. */
+export async function remove(place: DockerPlace, id: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    const { State } = await place.inspect(id, signal)
+    if (State.Status === 'paused') await killAll(State.Pid)
+    await place.api.call('DELETE', `/containers/${id}`, { signal, query: { force: 'true' } })
+    return true
+  } catch (error) {
+    if (isShoalError(error, 'NOT_FOUND')) return false
+    throw error
+  }
+}
+
+/** @throws UNFIT for storage drivers without a directory for it */
+export function upperOf({ Id, GraphDriver }: Inspected): string {
+  const upper = GraphDriver.Data?.UpperDir
+  if (!upper)
+    throw new ShoalError(
+      'UNFIT',
+      `docker keeps ${Id} by its storage driver ${GraphDriver.Name}: overlay2 is supported`,
+    )
+  return upper
+}
+
+async function started(call: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  const gone = Promise.withResolvers<never>()
+  const onAbort = (): void => void setTimeout(() => gone.reject(aborted(signal)), END_MS).unref()
+  signal.addEventListener('abort', onAbort, { once: true })
+  try {
+    await Promise.race([call, gone.promise])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+  }
+  if (signal.aborted) throw aborted(signal)
+}
+
+async function isTaken(place: DockerPlace, name: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    return (await place.inspect(name, signal)).Name === `/${name}`
+  } catch (error) {
+    if (isShoalError(error, 'NOT_FOUND')) return false
+    throw error
+  }
+}
+
+/** What the container was called in its networks; addresses are the target's. */
+function endpoints(own: Own, oldName: string): Record<string, unknown> {
+  const { NetworkMode = 'default' } = own.HostConfig
+  if (['default', 'bridge', 'none', 'host'].includes(NetworkMode)) return {}
+  return Object.fromEntries(
+    Object.entries(own.networks).map(([network, { Aliases }]) => [
+      network,
+      { Aliases: (Aliases ?? []).filter((alias) => alias !== oldName && !/^[0-9a-f]{12}$/.test(alias)) },
+    ]),
+  )
+}
+
+function ownOf(own: Record<string, unknown>): Own {
+  const { Config, HostConfig, networks } = own as Partial<Own>
+  if (typeof Config !== 'object' || typeof HostConfig !== 'object')
+    throw new ShoalError('UNFIT', 'it was no container of docker’s')
+  return { Config, HostConfig, networks: networks ?? {} }
+}
