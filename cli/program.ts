@@ -2,6 +2,7 @@ import { Argument, Command, CommanderError, Option } from 'commander'
 import { isShoalError, ShoalError } from '../base/index.ts'
 import type { ClientFlags, Context } from './commands/context.ts'
 import type { MigrateFlags } from './commands/migrate.ts'
+import { addCheckpoints } from './program-checkpoints.ts'
 import { addMec } from './program-mec.ts'
 import { SETTINGS } from './settings.ts'
 import { readVersion } from './version.ts'
@@ -25,13 +26,13 @@ export function createProgram(context: Context): Command {
     .exitOverride()
   example(program, 'shoal pull docker.io/library/redis:7')
 
-  const add = (usage: string, description: string, sample: string): Command => {
-    const command = program.command(usage).description(description)
+  const add = (usage: string, description: string, sample: string, parent = program): Command => {
+    const command = parent.command(usage).description(description)
     command.option('--json', 'print JSON')
     return example(command, sample)
   }
-  const client = (usage: string, description: string, sample: string): Command =>
-    add(usage, description, sample)
+  const client = (usage: string, description: string, sample: string, parent?: Command): Command =>
+    add(usage, description, sample, parent)
       .option('--api <ADDR:PORT>', 'where the daemon is (default 127.0.0.1:5081)')
       .option('--api-token <FILE>', "the daemon's token, for one on another machine")
       .option('--config <FILE>', 'configuration file to find the daemon by')
@@ -71,6 +72,7 @@ export function createProgram(context: Context): Command {
   addUpkeep(client, context)
   addMigrations(client, context)
   addMec(program, context, example)
+  addCheckpoints(program, client, context)
   addMirror(program, context)
   add('completion', 'print a completion script for a shell', 'source <(shoal completion bash)')
     .addArgument(new Argument('<shell>').choices(SHELLS))

@@ -3,6 +3,7 @@ import { type Digest, isShoalError, type Log, ShoalError } from '../../base/inde
 import type { BlockStore } from '../../blockstore/index.ts'
 import type { Platform } from '../../integration/index.ts'
 import type { Manager } from '../../manager/index.ts'
+import { createCheckpointJobs } from './checkpoint-jobs.ts'
 import { createEvents } from './events.ts'
 import { createGuard } from './guard.ts'
 import type { LagMeter } from './lag.ts'
@@ -108,16 +109,26 @@ export function createApi(deps: ApiDeps): Api {
   storings
     .resume()
     .catch((error) => log.warn({ err: error }, 'storings of the last run could not be taken up again'))
+  const checkpoints = createCheckpointJobs({ platform: deps.platform, log })
   const events = createEvents({
     manager,
     pulls,
     scrubs,
     storings,
+    checkpoints,
     platform: deps.platform,
     log,
     ...deps.events,
   })
-  const routes = createRoutes({ ...deps, pulls, scrubs, storings, events, startedAt: Date.now() })
+  const routes = createRoutes({
+    ...deps,
+    pulls,
+    scrubs,
+    storings,
+    checkpoints,
+    events,
+    startedAt: Date.now(),
+  })
 
   const app = express()
   app.disable('x-powered-by')
@@ -164,7 +175,7 @@ export function createApi(deps: ApiDeps): Api {
     routes: routes.map(({ method, path }) => `${method.toUpperCase()} ${path}`),
     close: async () => {
       events.close()
-      await Promise.all([pulls.close(), scrubs.close(), storings.close()])
+      await Promise.all([pulls.close(), scrubs.close(), storings.close(), checkpoints.close()])
     },
   }
 }

@@ -2,13 +2,14 @@ import type { Response } from 'express'
 import type { Log } from '../../base/index.ts'
 import type { Platform } from '../../integration/index.ts'
 import type { Manager } from '../../manager/index.ts'
+import type { CheckpointJobs } from './checkpoint-jobs.ts'
 import { tooMany } from './problem.ts'
 import type { Pulls } from './pulls.ts'
 import type { Scrubs } from './scrubs.ts'
 import type { Storings } from './storings.ts'
 import { memberView, taskView } from './views.ts'
 
-export const EVENT_TYPES = ['task', 'members', 'pull', 'scrub', 'storing', 'migration'] as const
+export const EVENT_TYPES = ['task', 'members', 'pull', 'scrub', 'storing', 'checkpoint', 'migration'] as const
 export type EventType = (typeof EVENT_TYPES)[number]
 
 export interface EventOptions {
@@ -20,7 +21,7 @@ export interface EventOptions {
   maxReaders?: number
 }
 
-/** The event stream: what is told of tasks, members, pulls, scrubs, storings and migrations, to any number of readers at a bounded cost. */
+/** The event stream: what is told of tasks, members and long work of all kinds, to any number of readers at a bounded cost. */
 export interface Events {
   /** Answers with the stream: first all as it is, then the changes. @throws ShoalError with status 429 at too many readers */
   attach(res: Response, types: ReadonlySet<EventType>): void
@@ -33,6 +34,7 @@ export function createEvents({
   pulls,
   scrubs,
   storings,
+  checkpoints,
   platform,
   log,
   everyMs = 200,
@@ -44,6 +46,7 @@ export function createEvents({
   pulls: Pulls
   scrubs: Scrubs
   storings: Storings
+  checkpoints: CheckpointJobs
   platform: Pick<Platform, 'migrations' | 'onMigration'>
   log: Log
 } & EventOptions): Events {
@@ -100,6 +103,9 @@ export function createEvents({
       platform.onMigration((one) =>
         note(`migration ${one.id}`, 'migration', () => one, one.state !== 'running'),
       ),
+      checkpoints.onChange((one) =>
+        note(`checkpoint ${one.id}`, 'checkpoint', () => one, one.state !== 'running'),
+      ),
     ]
   }
 
@@ -131,6 +137,7 @@ export function createEvents({
       if (types.has('pull')) for (const pull of pulls.list()) write(res, frame('pull', pull))
       if (types.has('scrub') && scrubs.status().state !== 'never') write(res, frame('scrub', scrubs.status()))
       if (types.has('storing')) for (const one of storings.list()) write(res, frame('storing', one))
+      if (types.has('checkpoint')) for (const one of checkpoints.list()) write(res, frame('checkpoint', one))
       if (types.has('migration')) {
         platform
           .migrations()

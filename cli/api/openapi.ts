@@ -1,3 +1,4 @@
+import { CHECKPOINT_PATHS, CHECKPOINT_SCHEMAS } from './openapi-checkpoints.ts'
 import { MIGRATION_PATHS } from './openapi-migrations.ts'
 import { answer, COMMON, changing, json, type Operation, problem, read } from './openapi-parts.ts'
 import { list, ref, SCHEMAS, type Schema } from './schemas.ts'
@@ -171,6 +172,7 @@ const PATHS: Record<string, Record<string, Operation>> = {
       },
     }),
   },
+  ...CHECKPOINT_PATHS,
   ...MIGRATION_PATHS,
   '/api/v1/mec/tokens': {
     get: read('Tokens of devices, without their secrets', 'the tokens', list(ref('MecToken'))),
@@ -227,14 +229,15 @@ const PATHS: Record<string, Record<string, Operation>> = {
         {
           name: 'types',
           in: 'query',
-          description: 'of task, members, pull, scrub, storing, migration, separated by commas; default all',
+          description:
+            'of task, members, pull, scrub, storing, checkpoint, migration, separated by commas; default all',
           schema: { type: 'string' },
         },
       ],
       responses: {
         '200': {
           description:
-            'First all as it is, then the changes. `task` carries a Task, `members` a list of Member, `pull` a Pull, `scrub` a Scrub, `storing` a Storing, `migration` a Migration. A reader that does not keep up is dropped and sees all anew when it comes back.',
+            'First all as it is, then the changes. `task` carries a Task, `members` a list of Member, `pull` a Pull, `scrub` a Scrub, `storing` a Storing, `checkpoint` a CheckpointJob, `migration` a Migration. A reader that does not keep up is dropped and sees all anew when it comes back.',
           content: { 'text/event-stream': { schema: { type: 'string' } } },
         },
         '400': problem('unknown type'),
@@ -274,6 +277,9 @@ export function openApiDocument(version: string): Record<string, unknown> {
       license: { name: 'Apache-2.0', identifier: 'Apache-2.0' },
     },
     paths: PATHS,
-    components: { schemas: SCHEMAS, securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
+    components: {
+      schemas: { ...SCHEMAS, ...CHECKPOINT_SCHEMAS },
+      securitySchemes: { token: { type: 'http', scheme: 'bearer' } },
+    },
   }
 }

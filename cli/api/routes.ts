@@ -2,13 +2,14 @@ import type { Request, Response } from 'express'
 import { ShoalError } from '../../base/index.ts'
 import type { ApiDeps } from './app.ts'
 import { gcRequest, gone, imageName, pinRequest, pullRequest, scrubRequest } from './bodies.ts'
+import type { CheckpointJobs } from './checkpoint-jobs.ts'
 import { EVENT_TYPES, type Events, type EventType } from './events.ts'
 import { createPlatformRoutes } from './platform-routes.ts'
 import type { Pulls } from './pulls.ts'
 import type { Scrubs } from './scrubs.ts'
 import { createStoredRoutes } from './stored-routes.ts'
 import type { Storings } from './storings.ts'
-import { imageView, imageViews, membersByState, peerView, taskView } from './views.ts'
+import { imageView, imageViews, isImage, membersByState, peerView, taskView } from './views.ts'
 
 export interface Route {
   method: 'get' | 'post' | 'delete'
@@ -60,6 +61,7 @@ export type RouteDeps = ApiDeps & {
   pulls: Pulls
   scrubs: Scrubs
   storings: Storings
+  checkpoints: CheckpointJobs
   events: Events
   startedAt: number
 }
@@ -81,7 +83,8 @@ export function createRoutes(deps: RouteDeps): Route[] {
     {
       method: 'get',
       path: '/api/v1/images',
-      handle: async (_req, res) => res.json(imageViews(await deps.images(), await manager.storing.list())),
+      handle: async (_req, res) =>
+        res.json(imageViews(await deps.images(), (await manager.storing.list()).filter(isImage))),
     },
     {
       method: 'post',
@@ -124,7 +127,7 @@ export function createRoutes(deps: RouteDeps): Route[] {
       },
     },
     ...createStoredRoutes({ storing: manager.storing, storings, storedName }),
-    ...createPlatformRoutes(deps.platform),
+    ...createPlatformRoutes(deps.platform, deps.checkpoints),
     {
       method: 'post',
       path: '/api/v1/gc',

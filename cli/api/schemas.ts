@@ -4,18 +4,21 @@ export type Schema = Record<string, unknown>
 export const ref = (name: string): Schema => ({ $ref: `#/components/schemas/${name}` })
 export const list = (items: Schema): Schema => ({ type: 'array', items })
 
-const text = (description?: string): Schema => ({ type: 'string', ...(description ? { description } : {}) })
-const count = (description?: string): Schema => ({
+export const text = (description?: string): Schema => ({
+  type: 'string',
+  ...(description ? { description } : {}),
+})
+export const count = (description?: string): Schema => ({
   type: 'integer',
   minimum: 0,
   ...(description ? { description } : {}),
 })
-const time = count('milliseconds since the epoch')
-const oneOf = (...values: string[]): Schema => ({ type: 'string', enum: values })
-const digest: Schema = { type: 'string', pattern: '^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$' }
+export const time = count('milliseconds since the epoch')
+export const oneOf = (...values: string[]): Schema => ({ type: 'string', enum: values })
+export const digest: Schema = { type: 'string', pattern: '^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$' }
 
 /** An object with exactly these members; those whose name ends in `?` may be absent. */
-function object(members: Record<string, Schema>): Schema {
+export function object(members: Record<string, Schema>): Schema {
   const names = Object.keys(members)
   return {
     type: 'object',

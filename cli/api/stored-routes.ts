@@ -4,7 +4,7 @@ import type { Storing } from '../../manager/index.ts'
 import { gone, repairRequest, storeRequest } from './bodies.ts'
 import type { Route } from './routes.ts'
 import type { Storings } from './storings.ts'
-import { storedView } from './views.ts'
+import { isImage, storedView } from './views.ts'
 
 /** The requests about stored images. */
 export function createStoredRoutes({
@@ -24,7 +24,7 @@ export function createStoredRoutes({
     {
       method: 'get',
       path: '/api/v1/stored',
-      handle: async (_req, res) => res.json((await storing.list()).map(storedView)),
+      handle: async (_req, res) => res.json((await storing.list()).filter(isImage).map(storedView)),
     },
     {
       method: 'post',

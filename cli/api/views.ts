@@ -56,6 +56,11 @@ export function membersByState(members: Member[]): Record<Member['state'], numbe
   return count
 }
 
+/** What the site stores is an image, and not what a checkpoint needs, which has its own list. */
+export function isImage({ name }: StoredState): boolean {
+  return !name.startsWith('checkpoints:')
+}
+
 /** A stored image: its blobs are counted, not listed. */
 export function storedView({ blobs, anonymous: _, ...state }: StoredState): Record<string, unknown> {
   return { ...state, blobs: blobs.length }
