@@ -4,9 +4,15 @@ import { LIMITS } from './limits.ts'
 /** Ends the name of a file that is being made; no path may. */
 export const STAGED = '.shoal-new'
 
+/** Of one name: what file systems take, also while the file is being made. */
+const MOST_BYTES = 255 - STAGED.length
+
+/** NUL, and what a decoder puts where bytes are not UTF-8: two names would become one. */
+const NOT_TEXT = /[\0\ufffd]/
+
 /** Whether it is relative, without `.`, `..` and empty parts, and no longer than a file system takes. */
 export function isPath(path: string): boolean {
-  if (path === '' || Buffer.byteLength(path) > LIMITS.path || path.includes('\0') || !path.isWellFormed())
+  if (path === '' || Buffer.byteLength(path) > LIMITS.path || NOT_TEXT.test(path) || !path.isWellFormed())
     return false
   return path
     .split('/')
@@ -16,7 +22,7 @@ export function isPath(path: string): boolean {
         !part.endsWith(STAGED) &&
         part !== '.' &&
         part !== '..' &&
-        Buffer.byteLength(part) <= 255,
+        Buffer.byteLength(part) <= MOST_BYTES,
     )
 }
 

@@ -1,7 +1,7 @@
 /** The process in which states are hashed, compressed, compared and written. See crew.ts. */
 import { readSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Digest, ShoalError } from '../../../base/index.ts'
+import { type Digest, isShoalError, ShoalError } from '../../../base/index.ts'
 import { packSize, type Recipe } from '../form/recipe.ts'
 import type { StateFile } from '../types.ts'
 import { assembleFiles } from './assemble.ts'
@@ -96,7 +96,7 @@ const jobs: Record<string, Handler> = {
   async assemble(body: AssembleBody) {
     const job = jobOf(body)
     const { recipe } = await readRecipe(job, body.recipe)
-    const previous = body.previous === undefined ? undefined : (await readRecipe(job, body.previous)).recipe
+    const previous = body.previous === undefined ? undefined : await readIfThere(job, body.previous)
     return assembleFiles({ job, recipe, previous, dir: body.dir })
   },
 
@@ -131,6 +131,16 @@ const jobs: Record<string, Handler> = {
     }
     await flush()
   },
+}
+
+/** What cannot be read any more cannot be built on. */
+async function readIfThere(job: Job, digest: Digest): Promise<Recipe | undefined> {
+  try {
+    return (await readRecipe(job, digest)).recipe
+  } catch (error) {
+    if (isShoalError(error, 'ABORTED')) throw error
+    return undefined
+  }
 }
 
 function fileOf(recipe: Recipe, path: string) {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { describe, test } from 'node:test'
-import { createBench, origin, pages, signal } from './tools.ts'
+import { createBench, origin, pages, readFiles, signal } from './tools.ts'
 
 describe('a state', () => {
   test('is captured here and assembled on another node', async (t) => {
@@ -19,7 +19,7 @@ describe('a state', () => {
     const dir = bench.fresh()
     const { recipe } = captured
     const first = await b.states.assemble({ recipe, dir, origin: origin(b.manager), signal: signal() })
-    assert.deepEqual(await bench.read(dir), contents)
+    assert.deepEqual(readFiles(dir), contents)
     assert.equal(first.bytesFetched, captured.added)
     const blobs = await b.states.blobs(recipe, origin(b.manager), signal())
     assert.deepEqual(blobs, captured.blobs)
@@ -48,7 +48,7 @@ describe('a state', () => {
     await b.states.assemble({ ...from, recipe: base })
     const { bytesFetched } = await b.states.assemble({ ...from, recipe: second.recipe, previous: base })
     assert.equal(bytesFetched, second.added)
-    assert.deepEqual(await bench.read(dir), versions[1])
+    assert.deepEqual(readFiles(dir), versions[1])
     const parts: Buffer[] = []
     const range = { recipe: second.recipe, path: 'pages-1.img', start: 5000, end: 2_000_000 }
     for await (const part of b.states.read({ ...range, origin: origin(b.manager), signal: signal() }))
@@ -74,7 +74,7 @@ describe('a state', () => {
     await assert.rejects(b.states.assemble(from), { code: 'PROTOCOL' })
     await assert.rejects(b.states.assemble({ ...from, seal: seals[1]! }), { code: 'DENIED' })
     await b.states.assemble({ ...from, seal: seals[0]! })
-    assert.deepEqual(Object.keys(await bench.read(dir)), ['pages-1.img'])
+    assert.deepEqual(Object.keys(readFiles(dir)), ['pages-1.img'])
     for (const { digest } of first.blobs)
       for (const { cid } of await a.store.segments(digest))
         assert.equal((await a.store.read(cid)).includes(memory.subarray(0, 64)), false)

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { readdirSync, readFileSync } from 'node:fs'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { silentLog } from '../../../base/index.ts'
@@ -22,8 +23,6 @@ export interface Bench {
   add(options?: SwarmNodeOptions): Promise<StateNode>
   /** Writes files into a new directory, as a dump leaves them. */
   dump(contents: Contents): Promise<StateFile[]>
-  /** A directory's files by path. */
-  read(dir: string): Promise<Contents>
   /** A directory that is not there yet. */
   fresh(): string
 }
@@ -65,17 +64,19 @@ export async function createBench(t: { after(done: () => Promise<void>): void })
       }
       return files
     },
-    async read(root) {
-      const found: Contents = {}
-      for (const entry of await readdir(root, { recursive: true, withFileTypes: true })) {
-        if (entry.isDirectory()) continue
-        const path = join(entry.parentPath, entry.name)
-        found[path.slice(root.length + 1)] = await readFile(path)
-      }
-      return found
-    },
   }
 }
 
 /** Pages of memory that do not compress. */
 export const pages = (count: number): Buffer => randomBytes(count * 4096)
+
+/** A directory's files by path. */
+export function readFiles(root: string): Contents {
+  const found: Contents = {}
+  for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
+    if (entry.isDirectory()) continue
+    const path = join(entry.parentPath, entry.name)
+    found[path.slice(root.length + 1)] = readFileSync(path)
+  }
+  return found
+}
