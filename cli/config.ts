@@ -68,6 +68,9 @@ export interface Config {
   mecPlace?: string
   /** Beginnings of URLs. */
   mecPackages: string[]
+  /** Name or peer ID. */
+  mecNext?: string
+  podCgroup: string
   /** Path of the API's token. */
   apiToken: string
   logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent'
@@ -234,6 +237,8 @@ export async function loadConfig(input: ConfigInput): Promise<Config> {
     ...given('mecKey', path('mec-key')),
     ...given('mecPlace', one('mec-place')),
     mecPackages: many('mec-packages'),
+    ...given('mecNext', one('mec-next')),
+    podCgroup: one('pod-cgroup') ?? '/shoal',
     apiToken: path('api-token') ?? join(dataDir, 'api.token'),
     logLevel: (one('log-level') ?? 'info') as Config['logLevel'],
     warnings: [...(file?.warnings ?? []), ...strayVariables(input.env)],

@@ -2,9 +2,11 @@ import { createHmac } from 'node:crypto'
 import { readFile, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { formatHostPort, type HostPort, isLoopback } from './address.ts'
+import type { Config } from './config.ts'
 import { createImageList, createPins, createPull } from './pull-room.ts'
 import type { Parts, Rooms } from './rooms.ts'
 import { watchUpstream } from './upstream-health.ts'
+import { readVersion } from './version.ts'
 
 /** Waiting for a connection to upstream, for the next bytes of a body, and how often a request is tried again. */
 const UPSTREAM = { connectMs: 4e3, stallMs: 4e3, retries: 3 }
@@ -25,6 +27,17 @@ function beyondLoopback(name: 'registry' | 'api', address: HostPort): Record<str
 async function diskSize(dir: string): Promise<number> {
   const { blocks, bsize } = await statfs(dir)
   return blocks * bsize
+}
+
+function mecConfig(config: Config, { host, port }: HostPort) {
+  const { mecCert: cert, mecKey: key, mecPlace: place, mecPackages, mecNext: next } = config
+  return {
+    listen: { host, port, ...(cert === undefined || key === undefined ? {} : { cert, key }) },
+    ...(place === undefined ? {} : { place }),
+    ...(next === undefined ? {} : { next }),
+    packageSources: mecPackages,
+    version: readVersion(),
+  }
 }
 
 /** The rooms as `serve` uses them. Nothing else loads them, so that a command for the daemon starts fast. */
@@ -131,12 +144,9 @@ export async function loadRooms(): Promise<Rooms> {
         close: () => made.close(),
       }
     },
-    followContent: async ({ config, store, manager, log: parent }) => {
-      const { containerdRoot: root, containerd: address, borrow } = config
-      const log = parent.child({ room: 'containerd' })
+    followContent: async ({ config: { containerdRoot: root, borrow }, store, manager, log }) => {
       if (root !== undefined && borrow) {
-        const changes = address === undefined ? undefined : integration.containerdChanges({ address, log })
-        return integration.followContent({ root, store, manager, changes, log })
+        return integration.followContent({ root, store, manager, log: log.child({ room: 'containerd' }) })
       }
       await integration.giveAllBack({ store, manager })
       return { close: async () => {} }
@@ -148,11 +158,14 @@ export async function loadRooms(): Promise<Rooms> {
           dataDir: config.dataDir,
           ...(config.containerd === undefined ? {} : { containerd: config.containerd }),
           ...(config.docker === undefined ? {} : { docker: config.docker }),
+          podCgroup: config.podCgroup,
+          ...(config.mec === undefined ? {} : { mec: mecConfig(config, config.mec) }),
         },
         registry: formatHostPort(addresses.registry),
         store,
         manager,
         collect: (reference, signal) => room.collect({ reference, copies: 1 }, signal),
+        storedName: room.storedName,
         host: room.host,
         secret: await clusterSecret(parts, 'checkpoints'),
         log: log.child({ room: 'integration' }),

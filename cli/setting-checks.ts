@@ -76,3 +76,9 @@ export function splitPair(text: string): [key: string, value: string] {
   if (at <= 0 || at === text.length - 1) throw new ShoalError('CONFIG', `not of the form HOST=URL: ${text}`)
   return [text.slice(0, at), text.slice(at + 1)]
 }
+
+export function cgroup(text: string): void {
+  if (!/^(?:\/[A-Za-z0-9_.:@-]+)+$/.test(text) || text.split('/').includes('..')) {
+    throw new ShoalError('CONFIG', `expected an absolute path of a cgroup, got ${text}`)
+  }
+}

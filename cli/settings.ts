@@ -2,6 +2,7 @@ import { parseBytes } from '../base/index.ts'
 import { formatHostPort } from './address.ts'
 import {
   address,
+  cgroup,
   contact,
   copies,
   duration,
@@ -263,6 +264,19 @@ export const SETTINGS: readonly Setting[] = [
     help: 'beginning of URLs that application packages may be fetched from, whichever device names them; repeatable',
     shownDefault: "only the device's own address",
     check: httpUrl,
+  },
+  {
+    name: 'mec-next',
+    argument: 'NODE',
+    help: 'a node of another site of the cluster that is asked where nothing fits on this one',
+    shownDefault: 'nobody is asked',
+  },
+  {
+    name: 'pod-cgroup',
+    argument: 'PATH',
+    help: 'cgroup below which the pods of applications get theirs',
+    shownDefault: '/shoal',
+    check: cgroup,
   },
   {
     name: 'api-token',

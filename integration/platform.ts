@@ -6,10 +6,12 @@ import type { Hosted } from '../proxy/index.ts'
 import type { Collect } from './checkpoint/base-image.ts'
 import { createLazyCheckpoints } from './checkpoint/lazy.ts'
 import type { Checkpoints } from './checkpoint/types.ts'
-import type { Mec } from './mec/index.ts'
+import type { Mec, MecConfig } from './mec/index.ts'
 import type { Entry } from './migration/entry.ts'
 import { createLazyMigrations } from './migration/lazy.ts'
 import type { Migration, Migrations } from './migration/types.ts'
+import { createLazyNode } from './offload/lazy.ts'
+import type { Offload } from './offload/types.ts'
 import { createRuntimes, type Runtimes } from './runtime/index.ts'
 import type { States } from './state/types.ts'
 
@@ -20,6 +22,10 @@ export interface PlatformDependencies {
     /** Sockets of runtimes, where there are any. */
     containerd?: string
     docker?: string
+    /** Cgroup below which applications' pods get theirs. */
+    podCgroup: string
+    /** The MEC API of this node, and the next manager up; absent: off. */
+    mec?: MecConfig & { next?: string }
   }
   /** Where runtimes of this machine pull from, HOST:PORT. */
   registry: string
@@ -27,6 +33,8 @@ export interface PlatformDependencies {
   store: BlockStore
   /** What an image is made of, by the proxy. */
   collect: Collect
+  /** The name that an image is stored under. @throws NAME_INVALID | DIGEST_INVALID */
+  storedName: (reference: string) => string
   /** Gives the registry's pseudo host `checkpoints` its content. */
   host: (hosted: Hosted) => void
   /** Follows from the cluster's key: what all nodes of the cluster know and nobody else does. */
@@ -101,18 +109,46 @@ export async function createPlatform(dependencies: PlatformDependencies): Promis
       })
     },
   })
+  const node = createLazyNode({
+    config: { dataDir, containerd, podCgroup: config.podCgroup },
+    ...{ registry, manager, store, migrations: () => migrations.get(), log },
+  })
+  migrations.hooks(node.hooks)
   // A container that a dead daemon left frozen waits for this.
   migrations.begin().catch((error) => log.error({ error: String(error) }, 'migrations are not taken up'))
 
+  const { mec, offload } = config.mec === undefined ? {} : await startMec(config.mec)
+
   return {
     runtimes,
+    ...(mec === undefined ? {} : { mec }),
     checkpoints: () => checkpoints.get(),
     migrations: () => migrations.get(),
     onMigration: (listener) => migrations.onChange(listener),
     async close() {
-      await migrations.close()
-      await checkpoints.close()
+      // What uses something is closed before it.
+      for (const part of [mec, offload, node, migrations, checkpoints]) await part?.close()
       for (const close of closers.reverse()) await close()
     },
+  }
+
+  async function startMec(own: NonNullable<typeof config.mec>): Promise<{ mec: Mec; offload: Offload }> {
+    const [{ createOffload }, { createMec }] = await Promise.all([
+      import('./offload/index.ts'),
+      import('./mec/index.ts'),
+    ])
+    const offload = await createOffload({
+      ...{ manager, store, talk: node.talk, next: own.next, log },
+      images: { collect, storedName: dependencies.storedName },
+    })
+    const { members, rpc, records } = manager
+    const table = <T>(name: string) => store.records<T>(name)
+    try {
+      const mec = await createMec({ offload, members, rpc, records, table, config: own, log })
+      return { mec, offload }
+    } catch (error) {
+      await offload.close()
+      throw error
+    }
   }
 }

@@ -230,6 +230,7 @@ describe('the configuration', () => {
       'mec-key': 'x1',
       'mec-place': 'DE@52.52,13.40',
       'mec-packages': 'https://packages.example/',
+      'pod-cgroup': '/pods',
     }
     for (const { name, list, map, argument } of SETTINGS) {
       const text = samples[name] ?? (/registry|api$|mec/.test(name) ? '127.0.0.1:1' : 'x1')

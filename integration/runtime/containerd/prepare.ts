@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Digest, isShoalError, ShoalError } from '../../../base/index.ts'
@@ -9,14 +8,14 @@ import type { OciSpec, Prepared, PrepareOptions, Recreation } from '../types.ts'
 import { type ContainerdClient, wrap, wrapJson } from './client.ts'
 import { inspectImage, type LocalImage, pullImage } from './image.ts'
 import { writableOf } from './snapshot.ts'
-import { LOG_LABEL, missing, removeContainer, removeRecord, startContainer } from './workload.ts'
+import { removeContainer, removeRecord, startContainer } from './workload.ts'
 
 /** containerd's rule for names. */
 const ID = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/
 const DEFAULT_SNAPSHOTTER = 'overlayfs'
-/** The runtimes whose checkpoints are CRIU's. What the source says never names another program to be run here. */
 const RUNC = 'io.containerd.runc.v2'
-const BINARIES = ['', 'runc', 'crun']
+/** Names the file that a restored container's output goes to, until it is started. */
+export const LOG_LABEL = 'shoal.log'
 
 /** What `describe` says beside the spec. */
 export interface Own {
@@ -24,8 +23,8 @@ export interface Own {
   binaryName: string
   systemdCgroup: boolean
   snapshotter: string
-  /** Its output goes to a file: at the target to one that the target chooses. */
-  logged: boolean
+  /** File that its output goes to. */
+  log?: string
 }
 
 interface Place {
@@ -41,11 +40,6 @@ export async function prepare(place: Place, options: PrepareOptions, signal: Abo
   if (!ID.test(name) || name.length > 76)
     throw new ShoalError('NAME_INVALID', `no name for a container: ${name}`)
   const own = ownOf(recreation)
-  const taken = await client.containers.get({ id: name }, { signal }).catch(missing)
-  if (taken) throw new ShoalError('BUSY', `there is a container ${name} already`)
-  const snapshotKey = `${name}-${randomBytes(4).toString('hex')}`
-  const log = labels?.[LOG_LABEL] ?? (own.logged ? logOf(place.dir, name) : undefined)
-  const { [LOG_LABEL]: _, ...kept } = recreation.labels
   const snapshotter = await snapshotterFor(client, own, signal)
   const image =
     options.image === undefined
@@ -57,9 +51,9 @@ export async function prepare(place: Place, options: PrepareOptions, signal: Abo
       container: {
         id: name,
         labels: {
-          ...kept,
+          ...recreation.labels,
           ...labels,
-          ...(log === undefined ? {} : { [LOG_LABEL]: log }),
+          ...(own.log === undefined ? {} : { [LOG_LABEL]: own.log }),
         },
         image: image?.reference ?? '',
         runtime: {
@@ -71,26 +65,21 @@ export async function prepare(place: Place, options: PrepareOptions, signal: Abo
         },
         spec: wrapJson('Spec', specFor(recreation.spec, name, netns)),
         snapshotter,
-        snapshotKey,
+        snapshotKey: name,
       },
     },
     { signal },
   )
   try {
-    await client.snapshots.prepare(
-      { snapshotter, key: snapshotKey, parent: image?.chainId ?? '' },
-      { signal },
-    )
+    await client.snapshots.remove({ snapshotter, key: name }, { signal }).catch((error: unknown) => {
+      if (!isShoalError(error, 'NOT_FOUND')) throw error
+    })
+    await client.snapshots.prepare({ snapshotter, key: name, parent: image?.chainId ?? '' }, { signal })
   } catch (error) {
     await removeRecord(client, name, AbortSignal.timeout(10_000)).catch(() => {})
     throw error
   }
   return preparedContainer(place, name)
-}
-
-/** Where a restored container's output goes, if somewhere and nobody says where. */
-export function logOf(dir: string, id: string): string {
-  return join(dir, 'logs', `${id}.log`)
 }
 
 /** Takes up what was prepared before. */
@@ -105,7 +94,7 @@ export function preparedContainer({ client, dir }: Place, id: string): Prepared 
     async start(images, signal) {
       const { container } = await client.containers.get({ id }, { signal })
       const log = container.labels[LOG_LABEL]
-      await mkdir(join(dir, 'logs'), { recursive: true, mode: 0o700 })
+      await mkdir(dir, { recursive: true, mode: 0o700 })
       const workDir = await mkdtemp(join(dir, 'restore-'))
       try {
         const restore = { dir: images, workDir }
@@ -120,28 +109,23 @@ export function preparedContainer({ client, dir }: Place, id: string): Prepared 
         await rm(workDir, { recursive: true, force: true })
       }
     },
-    async discard(signal) {
-      await removeContainer(client, id, signal)
-      await rm(logOf(dir, id), { force: true })
-    },
+    discard: async (signal) => void (await removeContainer(client, id, signal)),
   }
 }
 
-/** The source's word is not trusted. */
 function ownOf({ runtime, own }: Recreation): Own {
-  const text = (value: unknown, fallback: string): string => (typeof value === 'string' ? value : fallback)
+  const text = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined)
   if (runtime !== 'containerd') {
     throw new ShoalError('UNFIT', `a container of ${runtime} cannot be made by containerd`)
   }
-  const made = {
-    runtime: text(own.runtime, RUNC),
-    binaryName: text(own.binaryName, ''),
+  const log = text(own.log)
+  return {
+    runtime: text(own.runtime) ?? RUNC,
+    binaryName: text(own.binaryName) ?? '',
     systemdCgroup: own.systemdCgroup === true,
-    snapshotter: text(own.snapshotter, DEFAULT_SNAPSHOTTER),
-    logged: own.logged === true,
+    snapshotter: text(own.snapshotter) ?? DEFAULT_SNAPSHOTTER,
+    ...(log === undefined ? {} : { log }),
   }
-  if (made.runtime === RUNC && BINARIES.includes(made.binaryName)) return made
-  throw new ShoalError('UNFIT', `${made.runtime} ${made.binaryName} is no runtime that can restore here`)
 }
 
 function specFor(spec: OciSpec, id: string, netns: string | undefined): OciSpec {
@@ -171,7 +155,10 @@ async function unpackedImage(
   const fits = (image: LocalImage): boolean => digest === undefined || image.digest === digest
   const pull = (name: string): Promise<LocalImage> =>
     pullImage({ client, reference: name, registry, dir, snapshotter, signal })
-  const here = await inspectImage(client, reference, signal).catch(missing)
+  const here = await inspectImage(client, reference, signal).catch((error: unknown) => {
+    if (!isShoalError(error, 'NOT_FOUND')) throw error
+    return undefined
+  })
   if (here && fits(here) && (await isUnpacked(client, here, snapshotter, signal))) return here
   const pulled = here && !fits(here) ? here : await pull(reference)
   if (fits(pulled)) return pulled
@@ -186,5 +173,11 @@ async function isUnpacked(
   signal: AbortSignal,
 ): Promise<boolean> {
   if (chainId === '') return true
-  return (await client.snapshots.stat({ snapshotter, key: chainId }, { signal }).catch(missing)) !== undefined
+  return client.snapshots.stat({ snapshotter, key: chainId }, { signal }).then(
+    () => true,
+    (error: unknown) => {
+      if (!isShoalError(error, 'NOT_FOUND')) throw error
+      return false
+    },
+  )
 }
