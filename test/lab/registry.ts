@@ -7,8 +7,8 @@ const HTPASSWD = 'lab:$2b$05$abcdefghijklmnopqrstuuPtNTphIlilWp9q1wz4rhnWoBpMvGZ
 export const LAB_USER = 'lab:lab-secret'
 
 export interface RegistryOptions {
-  /** Namespace, directory and address to serve in. */
-  netns: string
+  /** Namespace, directory and address to serve in. Without a namespace it is the machine's own: loopback, then. */
+  netns?: string
   dir: string
   address: string
   port: number
@@ -18,6 +18,7 @@ export interface RegistryOptions {
 /** Debian's docker-registry (distribution 2.8) with a file system of its own, over plain HTTP. */
 export async function startRegistry(options: RegistryOptions): Promise<Service> {
   const { dir, address, port } = options
+  const within = options.netns === undefined ? {} : { netns: options.netns }
   mkdirSync(dir, { recursive: true })
   const settings: Record<string, unknown> = {
     version: 0.1,
@@ -38,12 +39,12 @@ export async function startRegistry(options: RegistryOptions): Promise<Service> 
   // JSON is YAML, too.
   writeFileSync(join(dir, 'config.yml'), JSON.stringify(settings))
   const service = start(['docker-registry', 'serve', join(dir, 'config.yml')], {
-    netns: options.netns,
+    ...within,
     log: join(dir, 'registry.log'),
   })
   await until('docker-registry answers', async () => {
     const probe = ['curl', '-s', '-o', '/dev/null', '-w', '%{http_code}', `http://${address}:${port}/v2/`]
-    const { stdout } = await run(probe, { netns: options.netns, mayFail: true })
+    const { stdout } = await run(probe, { ...within, mayFail: true })
     return stdout === '200' || stdout === '401'
   })
   return service

@@ -1,6 +1,7 @@
 import { readFile, realpath } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { type Digest, isDigest, ShoalError } from '../../../base/index.ts'
+import { listMounts } from '../mounts.ts'
 import type { OciSpec } from '../types.ts'
 
 /** The OCI image annotations for what something is based on. */
@@ -28,7 +29,7 @@ export async function rootfsOf(bundle: string, spec: OciSpec): Promise<Rootfs> {
   const path = await realpath(named).catch((cause) => {
     throw new ShoalError('RUNTIME', `the root file system ${named} is not there`, { cause })
   })
-  const mount = findMount(await readFile('/proc/self/mountinfo', 'latin1'), path)
+  const mount = (await listMounts()).find((each) => each.path === path)
   if (mount?.type !== 'overlay') return { kind: 'plain', path }
   const upper = mount.options.get('upperdir')
   if (!upper)
@@ -44,29 +45,4 @@ export function imageOf(
   const digest = spec.annotations?.[BASE_DIGEST]
   if (rootfs.kind === 'plain' || !reference) return undefined
   return { reference, digest: digest && isDigest(digest) ? digest : undefined }
-}
-
-/** The topmost mount at a path, from the text of /proc/self/mountinfo. */
-export function findMount(
-  mountinfo: string,
-  path: string,
-): { type: string; options: Map<string, string> } | undefined {
-  for (const line of mountinfo.trim().split('\n').reverse()) {
-    const [before = '', after = ''] = line.split(' - ')
-    if (unescaped(before.split(' ')[4] ?? '') !== path) continue
-    const [type = '', , options = ''] = after.split(' ')
-    const pairs = options.split(',').map((option): [string, string] => {
-      const at = option.indexOf('=')
-      return at < 0 ? [option, ''] : [option.slice(0, at), unescaped(option.slice(at + 1))]
-    })
-    return { type, options: new Map(pairs) }
-  }
-  return undefined
-}
-
-function unescaped(text: string): string {
-  const bytes = text.replace(/\\([0-7]{3})/g, (_, digits: string) =>
-    String.fromCharCode(Number.parseInt(digits, 8)),
-  )
-  return Buffer.from(bytes, 'latin1').toString('utf8')
 }

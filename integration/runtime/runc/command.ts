@@ -1,7 +1,9 @@
 import { spawn } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { isShoalError, ShoalError } from '../../../base/index.ts'
+import { unmountBelow } from '../mounts.ts'
 import { ended, lastLines, plainEnvironment, run } from '../run.ts'
 import type { ContainerState } from '../types.ts'
 
@@ -80,8 +82,10 @@ export function createRunc({
       }
     },
     async end(id, signal) {
-      if (!(await runc.state(id, signal))) return
       await runc.kill(id, signal)
+      // Of a restore that was cut short there may be a directory that only this command sees, with the root file
+      // system mounted in it.
+      await unmountBelow(join(root, id), signal)
       await runc.call(['delete', '--force', id], { signal, timeoutMs: END_MS })
     },
     async call(args, options) {

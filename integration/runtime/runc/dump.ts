@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isShoalError, ShoalError } from '../../../base/index.ts'
 import { criuWords } from '../criu.ts'
+import { unmountBelow } from '../mounts.ts'
 import { aborted } from '../run.ts'
 import type { DumpOptions } from '../types.ts'
 import type { Place } from './prepare.ts'
@@ -49,6 +50,7 @@ export async function dump(
     const words = await criuWords(work, 'dump.log')
     throw new ShoalError('RUNTIME', `${id} could not be dumped: ${words || error.message}`, { cause: error })
   } finally {
+    await unmountBelow(work, AbortSignal.timeout(END_MS))
     await rm(work, { recursive: true, force: true })
   }
 }

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { mkdir, mkdtemp, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Readable } from 'node:stream'
+import { pipeline, Readable } from 'node:stream'
 import { createGunzip, createZstdDecompress } from 'node:zlib'
 import { type Digest, digestOf, hasherFor, parseDigest, ShoalError } from '../../../base/index.ts'
 import { hostPlatform, parseReference } from '../../../proxy/index.ts'
@@ -127,10 +127,7 @@ async function* through(
   source: AsyncIterable<Buffer>,
   transform: ReturnType<typeof createGunzip> | ReturnType<typeof createZstdDecompress>,
 ): AsyncGenerator<Buffer> {
-  const { pipeline } = await import('node:stream')
-  const { Readable: Source } = await import('node:stream')
-  const out = pipeline(Source.from(source, { objectMode: false }), transform, () => {})
-  yield* out as AsyncIterable<Buffer>
+  yield* pipeline(Readable.from(source, { objectMode: false }), transform, () => {}) as AsyncIterable<Buffer>
 }
 
 async function get(url: string, signal: AbortSignal): Promise<Readable> {

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { ShoalError } from '../../../base/index.ts'
 import { readLayer } from '../layer.ts'
+import { unmountBelow } from '../mounts.ts'
 import { ociFacts } from '../oci.ts'
 import { run } from '../run.ts'
 import { mountedAt } from '../spec.ts'
@@ -11,7 +12,7 @@ import { imageOf, readSpec, rootfsOf } from './bundle.ts'
 import { createRunc, type RuncState } from './command.ts'
 import { dump } from './dump.ts'
 import { exec } from './exec.ts'
-import { type Place, prepare, prepared } from './prepare.ts'
+import { endRestores, type Place, prepare, prepared } from './prepare.ts'
 import { createBundleStore, type OwnBundle } from './store.ts'
 
 export interface RuncOptions {
@@ -27,6 +28,8 @@ export interface RuncOptions {
   dir: string
 }
 
+const START_MS = 60_000
+
 /**
  * Containers that were made of plain bundles, `runc run`: runc knows no images and no names but IDs. Labels are the
  * configuration's annotations. What is restored gets a bundle below `dir`; another's bundle is never removed, only its container.
@@ -35,10 +38,12 @@ export async function createRuncRuntime(options: RuncOptions): Promise<Runtime> 
   const { root, criu, command, dir, registry } = options
   const runc = createRunc({ root, ...(command ? { command } : {}), ...(criu ? { criu } : {}) })
   const temporary = join(dir, 'tmp')
-  await rm(temporary, { recursive: true, force: true })
-  await mkdir(temporary, { recursive: true, mode: 0o700 })
   const bundles = createBundleStore(join(dir, 'bundles'))
   const place: Place = { runc, bundles, images: join(dir, 'images'), temporary, registry }
+  await endRestores(place, AbortSignal.timeout(START_MS))
+  await unmountBelow(temporary, AbortSignal.timeout(START_MS))
+  await rm(temporary, { recursive: true, force: true })
+  await mkdir(temporary, { recursive: true, mode: 0o700 })
 
   /** Of one that was prepared and not started, too, of which runc knows nothing yet. @throws NOT_FOUND */
   async function stateOf(id: string, signal: AbortSignal): Promise<RuncState> {

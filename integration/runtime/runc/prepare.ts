@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream'
 import { ShoalError } from '../../../base/index.ts'
 import { criuWords } from '../criu.ts'
 import { applyLayer } from '../layer.ts'
+import { unmountBelow } from '../mounts.ts'
 import type { OciSpec, Prepared, PrepareOptions } from '../types.ts'
 import { readSpec } from './bundle.ts'
 import type { Runc } from './command.ts'
@@ -79,6 +80,8 @@ export function prepared(place: Place, id: string, bundle: OwnBundle): Prepared 
         if (!(error instanceof ShoalError) || error.code !== 'RUNTIME' || words === '') throw error
         throw new ShoalError('RUNTIME', `${id} could not be restored: ${words}`, { cause: error })
       } finally {
+        // A CRIU that was killed leaves cgroups mounted there.
+        await unmountBelow(work, AbortSignal.timeout(30_000))
         await rm(work, { recursive: true, force: true })
       }
     },
@@ -86,13 +89,29 @@ export function prepared(place: Place, id: string, bundle: OwnBundle): Prepared 
   }
 }
 
-/** A runc that was started by a daemon which is gone may still restore this bundle. */
-async function endRestore(bundle: string): Promise<void> {
+/**
+ * Ends the restores that a daemon which is gone has begun and left: only then it is certain what runs.
+ */
+export async function endRestores(place: Place, signal: AbortSignal): Promise<void> {
+  for (const [id, bundle] of await place.bundles.list()) {
+    if (!(await endRestore(bundle.path))) continue
+    await place.runc.end(id, signal)
+    await emptyCgroup(bundle.path)
+  }
+}
+
+/** True if one was under way. */
+async function endRestore(bundle: string): Promise<boolean> {
+  let found = false
   for (const pid of await readdir('/proc')) {
     if (!/^\d+$/.test(pid)) continue
     const args = (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split('\0')
-    if (args.includes('restore') && args[args.indexOf('--bundle') + 1] === bundle) kill(-Number(pid))
+    if (!args.includes('restore') || args[args.indexOf('--bundle') + 1] !== bundle) continue
+    found = true
+    // All of its process group, of which it is the first: CRIU, too.
+    kill(-Number(pid))
   }
+  return found
 }
 
 /** What CRIU had brought to life before it was stopped is in the container's cgroup, which is nobody else's. */

@@ -1,9 +1,9 @@
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ShoalError } from '../../../base/index.ts'
+import { listMounts, unmountBelow } from '../mounts.ts'
 import { run } from '../run.ts'
 import type { OciSpec } from '../types.ts'
-import { findMount } from './bundle.ts'
 
 /** A bundle that Shoal made: `config.json`, `rootfs/`, for an overlay `upper/` and `work/`, and `criu.conf`. */
 export interface OwnBundle {
@@ -42,9 +42,8 @@ export function createBundleStore(dir: string): BundleStore {
   }
 
   async function isMounted(bundle: OwnBundle): Promise<boolean> {
-    return (
-      findMount(await readFile('/proc/self/mountinfo', 'latin1'), join(bundle.path, 'rootfs')) !== undefined
-    )
+    const rootfs = join(bundle.path, 'rootfs')
+    return (await listMounts()).some(({ path }) => path === rootfs)
   }
 
   const store: BundleStore = {
@@ -90,13 +89,11 @@ export function createBundleStore(dir: string): BundleStore {
       await run('mount', args, { signal })
     },
     async unmount(bundle, signal) {
-      while (bundle.form === 'overlay' && (await isMounted(bundle)))
-        await run('umount', ['-l', join(bundle.path, 'rootfs')], { signal })
+      await unmountBelow(join(bundle.path, 'rootfs'), signal)
     },
     async remove(name, signal) {
-      const bundle = (await find(name)) ?? { path: pathOf(name), form: 'overlay', writable: '' }
-      await store.unmount(bundle, signal)
-      await rm(bundle.path, { recursive: true, force: true })
+      await unmountBelow(pathOf(name), signal)
+      await rm(pathOf(name), { recursive: true, force: true })
     },
   }
   return store

@@ -12,9 +12,11 @@ export interface RuncPlace {
   dir: string
   /** A bundle with busybox in it, never run. */
   bundle(name: string, args: string[], change?: (spec: OciSpec) => void): Promise<string>
-  /** Runs it, without a terminal and with /dev/null for stdio. */
-  start(name: string, bundle: string): Promise<void>
+  /** Runs it, without a terminal and with /dev/null for stdio, or another file for its output. */
+  start(name: string, bundle: string, output?: string): Promise<void>
   startContract: ContractKit['start']
+  /** Another driver of the same place, as of the next daemon. */
+  again(): Promise<Runtime>
   close(): Promise<void>
 }
 
@@ -23,11 +25,13 @@ export async function createRuncPlace(registry = '127.0.0.1:1'): Promise<RuncPla
   const dir = await mkdtemp(join(tmpdir(), 'shoal-runc-'))
   const cgroup = `/shoal-test-${process.pid}-${dir.slice(-6)}`
   const root = join(dir, 'state')
-  const runtime = await createRuncRuntime({ root, registry, dir: join(dir, 'shoal') })
+  const again = (): Promise<Runtime> => createRuncRuntime({ root, registry, dir: join(dir, 'shoal') })
+  const runtime = await again()
 
   const place: RuncPlace = {
     runtime,
     dir,
+    again,
     async bundle(name, args, change) {
       const path = join(dir, 'bundles', name)
       await mkdir(join(path, 'rootfs/bin'), { recursive: true })
@@ -41,10 +45,10 @@ export async function createRuncPlace(registry = '127.0.0.1:1'): Promise<RuncPla
       await writeFile(join(path, 'config.json'), JSON.stringify(spec))
       return path
     },
-    async start(name, path) {
+    async start(name, path, output = '/dev/null') {
       const script =
-        'exec runc --root "$0" --log "$1/log" run --detach --bundle "$1" "$2" </dev/null >/dev/null 2>&1'
-      await run('sh', ['-c', script, root, path, name], { signal: quiet })
+        'exec runc --root "$0" --log "$1/log" run --detach --bundle "$1" "$2" </dev/null >"$3" 2>&1'
+      await run('sh', ['-c', script, root, path, name, output], { signal: quiet })
     },
     async startContract({ name, script, shared, netns }) {
       const path = await place.bundle(name, ['/bin/busybox', 'sh', '-c', script], (spec) => {
