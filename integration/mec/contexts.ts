@@ -37,7 +37,7 @@ export interface StoredContext {
 }
 
 export interface Contexts {
-  /** @throws USAGE | NOT_FOUND | DENIED | UNFIT */
+  /** `signal`: the daemon stops. @throws USAGE | NOT_FOUND | DENIED | UNFIT | ABORTED */
   create(call: Call, signal: AbortSignal): Promise<Record<string, unknown>>
   /** @throws USAGE | NOT_FOUND */
   update(call: Call, id: string): Promise<void>
@@ -267,7 +267,7 @@ export async function createContexts({
     })
   }
 
-  async function settle(context: StoredContext): Promise<void> {
+  async function settle(context: StoredContext, signal: AbortSignal): Promise<void> {
     const done = (): boolean => ran(context) || !contexts.has(context.id) || context.phase === 'waiting'
     const set = watchers.get(context.id) ?? new Set()
     watchers.set(context.id, set)
@@ -276,14 +276,14 @@ export async function createContexts({
         clearTimeout(timer)
         set.delete(watcher)
         if (set.size === 0) watchers.delete(context.id)
-        stop.signal.removeEventListener('abort', finish)
+        signal.removeEventListener('abort', finish)
         resolve()
       }
       const watcher = (): void => {
         if (done()) finish()
       }
       const timer = setTimeout(finish, waitMs)
-      stop.signal.addEventListener('abort', finish)
+      signal.addEventListener('abort', finish)
       set.add(watcher)
       watcher()
     })
@@ -384,7 +384,9 @@ export async function createContexts({
           }
         }
       })
-      if (phase === 'placed' && request.callbackReference === undefined) await settle(context)
+      if (phase === 'placed' && request.callbackReference === undefined) await settle(context, signal)
+      // Nobody may hear of it any more: it stays what the next daemon takes back.
+      signal.throwIfAborted()
       return inTurn(context.id, async () => {
         if (!contexts.has(context.id)) {
           const why = context.reason === undefined ? '' : `: ${context.reason}`

@@ -1,4 +1,4 @@
-import type { Log } from '../../base/index.ts'
+import { type Log, ShoalError } from '../../base/index.ts'
 import type { Records } from '../../blockstore/index.ts'
 import type { Membership, Rpc, SharedRecords } from '../../manager/index.ts'
 import type { Offload } from '../offload/types.ts'
@@ -211,7 +211,7 @@ export async function createMec({
       offers,
       routes: described,
       async close() {
-        stop.abort()
+        stop.abort(new ShoalError('ABORTED', 'the daemon stops'))
         events.close()
         await server.close(GRACE_MS)
         for (const close of closers) await close()

@@ -60,6 +60,7 @@ export interface Outbox {
 interface Entry {
   key: string
   note: Note
+  host: string
 }
 
 interface Lane {
@@ -68,6 +69,10 @@ interface Lane {
   failures: number
   /** Not before (ms since the epoch). */
   dueAt: number
+}
+
+function hostOf(url: string): string {
+  return URL.canParse(url) ? new URL(url).host : ''
 }
 
 /** What says that the device will never want it, however often it is asked. */
@@ -111,7 +116,7 @@ export async function createOutbox({
   function take(key: string, note: Note): void {
     const lane = lanes.get(note.lane) ?? { entries: [], busy: false, failures: 0, dueAt: 0 }
     lanes.set(note.lane, lane)
-    lane.entries.push({ key, note })
+    lane.entries.push({ key, note, host: hostOf(note.url) })
     ueOf(note.ue).waiting++
     total++
   }
@@ -209,9 +214,15 @@ export async function createOutbox({
         if (left > 0) byHost.set(host, left)
         else byHost.delete(host)
         if (lane.entries.length === 0) lanes.delete(name)
-        pump()
+        pumpSoon()
       })
     running.add(work)
+  }
+
+  /** All lanes are looked at, so once for what comes at the same moment. */
+  function pumpSoon(): void {
+    clearTimeout(timer)
+    timer = setTimeout(pump, 1)
   }
 
   function pump(): void {
@@ -226,7 +237,7 @@ export async function createOutbox({
         next = Math.min(next, lane.dueAt)
         continue
       }
-      const host = URL.canParse(entry.note.url) ? new URL(entry.note.url).host : ''
+      const { host } = entry
       // Whoever waits for its turn is looked at again when one of those under way ends.
       if (ueOf(entry.note.ue).busy >= limits.atOncePerUe) continue
       if ((byHost.get(host) ?? 0) >= limits.atOncePerHost) continue
@@ -249,7 +260,7 @@ export async function createOutbox({
       if (stop.signal.aborted) return
       take(key, note)
       await makeRoom(note)
-      pump()
+      pumpSoon()
     },
     async redirect(name, url, allowLoopback) {
       const lane = lanes.get(name)
@@ -258,9 +269,10 @@ export async function createOutbox({
       lane.dueAt = 0
       for (const entry of lane.entries) {
         entry.note = { ...entry.note, url, allowLoopback }
+        entry.host = hostOf(url)
         await records.put(entry.key, entry.note)
       }
-      pump()
+      pumpSoon()
     },
     async forget(name) {
       const lane = lanes.get(name)

@@ -85,7 +85,7 @@ export function createOffloadTwin(members: Membership): OffloadTwin {
       app.state = 'starting'
       app.reasons = [`${node}: has room`]
       tell(app)
-      void wait(twin.startMs).then(() => {
+      void wait(twin.startMs, undefined, { ref: false }).then(() => {
         if (apps.get(id)?.state !== 'starting') return
         app.state = twin.failing === undefined ? 'running' : 'failed'
         for (const pod of app.pods) {
