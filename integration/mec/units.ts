@@ -20,7 +20,7 @@ export function parseCpu(text: string): number | undefined {
 
 /** Bytes of `64Mi`, `100M`, `1.5Gi`, `1048576`; undefined for anything else. */
 export function parseQuantity(text: string): number | undefined {
-  const match = /^(\d{1,15}(?:\.\d{1,6})?)([kMGT]|[KMGT]i)?$/.exec(text)
+  const match = /^(\d{1,16}(?:\.\d{1,6})?)([kMGT]|[KMGT]i)?$/.exec(text)
   const factor = FACTORS[match?.[2] ?? '']
   if (!match || factor === undefined) return undefined
   const bytes = Number(match[1]) * factor
