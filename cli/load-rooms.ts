@@ -32,7 +32,7 @@ async function diskSize(dir: string): Promise<number> {
 function mecConfig(config: Config, { host, port }: HostPort) {
   const { mecCert: cert, mecKey: key, mecPlace: place, mecPackages, mecNext: next } = config
   return {
-    listen: { host, port, ...(cert === undefined || key === undefined ? {} : { cert, key }) },
+    listen: { host, port, ...(cert === undefined ? {} : { cert }), ...(key === undefined ? {} : { key }) },
     ...(place === undefined ? {} : { place }),
     ...(next === undefined ? {} : { next }),
     packageSources: mecPackages,
@@ -144,9 +144,12 @@ export async function loadRooms(): Promise<Rooms> {
         close: () => made.close(),
       }
     },
-    followContent: async ({ config: { containerdRoot: root, borrow }, store, manager, log }) => {
+    followContent: async ({ config, store, manager, log: parent }) => {
+      const { containerdRoot: root, containerd: address, borrow } = config
+      const log = parent.child({ room: 'containerd' })
       if (root !== undefined && borrow) {
-        return integration.followContent({ root, store, manager, log: log.child({ room: 'containerd' }) })
+        const changes = address === undefined ? undefined : integration.containerdChanges({ address, log })
+        return integration.followContent({ root, store, manager, changes, log })
       }
       await integration.giveAllBack({ store, manager })
       return { close: async () => {} }

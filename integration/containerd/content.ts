@@ -3,6 +3,7 @@ import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Digest, isDigest, isShoalError, type Log } from '../../base/index.ts'
 import type { Manager } from '../../manager/index.ts'
+import type { ChangeSource } from './changes.ts'
 import { createDiscards } from './discards.ts'
 import { createQueue } from './queue.ts'
 
@@ -39,6 +40,9 @@ export interface ContentOptions {
   /** How often the whole directory is looked at, since events may be lost; and how often while there is nothing to watch. */
   lookMs?: number
   retryMs?: number
+  /** Whoever knows of changes says so, too often or too seldom: the directory is looked at then, and once more after `soonMs`. */
+  changes?: ChangeSource | undefined
+  soonMs?: number
   /** How fast files are read, one at a time: an idle node is to stay idle. */
   bytesPerSecond?: number
 }
@@ -72,6 +76,8 @@ export function followContent({
   settleMs,
   lookMs = 60_000,
   retryMs = 5000,
+  changes,
+  soonMs = 3000,
   bytesPerSecond = 32 * 2 ** 20,
 }: ContentOptions): Content {
   const dir = join(root, BLOBS)
@@ -88,6 +94,9 @@ export function followContent({
   let watched: number | undefined
   let timer: NodeJS.Timeout | undefined
   let looking: Promise<void> = Promise.resolve()
+  let busy = false
+  let changed = false
+  let lookedAt = 0
 
   const digestOf = (name: string): Digest | undefined => {
     const digest = `sha256:${name}`
@@ -199,13 +208,31 @@ export function followContent({
   }
 
   function again(): void {
+    clearTimeout(timer)
+    busy = true
+    const told = changed
+    changed = false
     looking = attempt('looking at what containerd has', look()).then(() => {
+      busy = false
       if (signal.aborted) return
-      timer = setTimeout(again, watcher ? lookMs : retryMs)
+      // What containerd tells of may be done a moment later only.
+      const often = watcher ? lookMs : retryMs
+      timer = setTimeout(again, told || changed ? soonMs : often)
       timer.unref()
+      lookedAt = Date.now()
     })
   }
+
+  function hurry(): void {
+    changed = true
+    if (busy || signal.aborted) return
+    clearTimeout(timer)
+    timer = setTimeout(again, Math.max(0, lookedAt + soonMs - Date.now()))
+    timer.unref()
+  }
+
   again()
+  const source = changes?.(hurry)
 
   return {
     async close() {
@@ -213,7 +240,7 @@ export function followContent({
       clearTimeout(timer)
       unfollow()
       discards.close()
-      await Promise.all([looking, queue.idle()])
+      await Promise.all([source?.close(), looking, queue.idle()])
     },
   }
 }

@@ -1,7 +1,18 @@
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
+import assert from 'node:assert/strict'
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { after, before, describe } from 'node:test'
-import { silentLog } from '../../base/index.ts'
+import { after, before, describe, test } from 'node:test'
+import { isShoalError, silentLog } from '../../base/index.ts'
+import { containerdChanges } from '../../integration/index.ts'
 import {
   type ContainerdClient,
   connectContainerd,
@@ -10,7 +21,7 @@ import {
 } from '../../integration/runtime/containerd/index.ts'
 import { createRuntimes, type Runtime, type Runtimes } from '../../integration/runtime/index.ts'
 import { type ContractKit, testRuntimeContract } from '../integration/runtime-contract.ts'
-import { type Containerd, createLab, type Lab } from '../lab/index.ts'
+import { type Containerd, createLab, type Lab, sleep, until } from '../lab/index.ts'
 import { lacking } from './support.ts'
 
 const IMAGE = 'docker.io/lab/app:1'
@@ -30,7 +41,7 @@ describe('the containerd driver', { skip: lacking('containerd', 'ctr', 'runc', '
     containerds = await Promise.all(lab.hosts.map((host) => host.containerd()))
     containerds[0]!.mirror('docker.io', [lab.cloud.registry])
     await containerds[0]!.pull(IMAGE)
-    await lab.hosts[1]!.shoal()
+    await lab.hosts[1]!.shoal({ flags: ['--tag-ttl', '0s'] })
     // The drivers live in this process, outside of the lab: what they call must be inside.
     const bin = join(lab.dir, 'bin')
     mkdirSync(bin)
@@ -75,6 +86,48 @@ describe('the containerd driver', { skip: lacking('containerd', 'ctr', 'runc', '
       },
     }
   })
+  /** A containerd that has ended, or is ended, is started again over the same directories. */
+  async function restart(host: number): Promise<void> {
+    containerds[host]!.service.kill('SIGKILL')
+    await containerds[host]!.service.ended
+    containerds[host] = await lab.hosts[host]!.containerd()
+  }
+
+  /** A dump whose CRIU is stopped in its midst. */
+  async function haltedDump(runtime: Runtime, id: string): Promise<{ criu: number; ended: Promise<void> }> {
+    for (;;) {
+      const dir = mkdtempSync(join(lab.dir, 'halted-'))
+      let over = false
+      const ended = runtime.dump(id, { dir, leave: 'as-it-was' }, signal)
+      const settled = ended.then(
+        () => (over = true),
+        () => (over = true),
+      )
+      // Between two looks it may have come and gone.
+      while (!over) {
+        const criu = criuOf(dir)
+        if (criu !== undefined) {
+          process.kill(criu, 'SIGSTOP')
+          if (!over) return { criu, ended }
+        }
+        await sleep(1)
+      }
+      await settled
+    }
+  }
+
+  /** CRIU has the directory open that its images go to. */
+  function criuOf(dir: string): number | undefined {
+    for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+      try {
+        if (readFileSync(`/proc/${pid}/comm`, 'utf8') !== 'criu\n') continue
+        const files = readdirSync(`/proc/${pid}/fd`).map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`))
+        if (files.includes(dir)) return Number(pid)
+      } catch {} // It has ended.
+    }
+    return undefined
+  }
+
   after(async () => {
     process.env.PATH = path
     client?.close()
@@ -83,4 +136,87 @@ describe('the containerd driver', { skip: lacking('containerd', 'ctr', 'runc', '
   })
 
   testRuntimeContract(() => kit)
+
+  test('what comes and goes is told, also when containerd was away', async () => {
+    const { address, ctr } = containerds[0]!
+    let told = 0
+    const source = containerdChanges({ address, log: silentLog(), retryMs: 200 })(() => told++)
+    const tells = async (what: string, act: () => Promise<unknown>): Promise<void> => {
+      const before = told
+      await act()
+      await until(`${what} is told`, () => told > before, { timeoutMs: 60_000 })
+    }
+    try {
+      await until('it listens', () => told > 0, { timeoutMs: 60_000 })
+      // The first word is that something may have changed before; what follows must be events.
+      await until('events come', async () => {
+        const before = told
+        await ctr(['images', 'tag', '--force', IMAGE, 'docker.io/lab/app:2'])
+        await sleep(100)
+        return told > before
+      })
+      await tells('a removed image', () => ctr(['images', 'rm', 'docker.io/lab/app:2']))
+      await tells('a new containerd', () => restart(0))
+      await until('events come again', async () => {
+        const before = told
+        await ctr(['images', 'tag', '--force', IMAGE, 'docker.io/lab/app:2'])
+        await sleep(100)
+        return told > before
+      })
+    } finally {
+      await source.close()
+    }
+    assert.ok(told < 200)
+  })
+
+  test('containerd is killed in the midst of a dump: that is said, and when it is back all goes on', async () => {
+    const { source } = kit
+    const id = await kit.start({ name: 'survivor', script: 'i=0; while :; do i=$((i+1)); done' })
+    const dumping = await haltedDump(source, id)
+    containerds[0]!.service.kill('SIGKILL')
+    const gone = (error: Error) => isShoalError(error, 'RUNTIME') && /does not answer/.test(error.message)
+    await assert.rejects(dumping.ended, gone)
+    process.kill(dumping.criu, 'SIGCONT')
+    await assert.rejects(source.list(signal), { code: 'RUNTIME' })
+    await restart(0)
+    await until('it runs', async () => (await source.inspect(id, signal)).state === 'running', {
+      timeoutMs: 60_000,
+    })
+    const again = join(lab.dir, 'survivor-again')
+    await until(
+      'it can be dumped again',
+      async () => {
+        mkdirSync(again, { recursive: true })
+        return source.dump(id, { dir: again, leave: 'stopped' }, signal).then(
+          () => true,
+          () => rm(again, { recursive: true, force: true }).then(() => false),
+        )
+      },
+      { timeoutMs: 60_000 },
+    )
+    assert.equal((await source.inspect(id, signal)).state, 'stopped')
+    assert.equal(await source.remove(id, signal), true)
+  })
+
+  test('an image whose tag has another digest by now is pulled by its digest', async () => {
+    const { source, target } = kit
+    const id = await kit.start({ name: 'pinned', script: '/bin/busybox sleep 1000' })
+    const recreation = await source.describe(id, signal)
+    const digest = recreation.image?.digest
+    await containerds[1]!.ctr(['images', 'rm', '--sync', IMAGE], { mayFail: true })
+    await lab.push([{ name: 'lab/app', tag: '1', layers: [2000], seed: 'newer', runnable: true }])
+    const prepared = await target.prepare({ name: 'pinned', recreation, image: IMAGE }, signal)
+    assert.deepEqual((await target.inspect('pinned', signal)).image, {
+      reference: `docker.io/lab/app@${digest}`,
+      digest,
+    })
+    await prepared.discard(signal)
+    const unknown = `sha256:${'0'.repeat(64)}` as const
+    const other = { ...recreation, image: { reference: IMAGE, digest: unknown } }
+    await assert.rejects(target.prepare({ name: 'pinned', recreation: other, image: IMAGE }, signal), {
+      code: 'RUNTIME',
+    })
+    await assert.rejects(target.inspect('pinned', signal), { code: 'NOT_FOUND' })
+    await source.remove(id, signal)
+  })
 })

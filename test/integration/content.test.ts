@@ -6,7 +6,14 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, test } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Digest, digestOf, silentLog } from '../../base/index.ts'
-import { type Content, type ContentOptions, followContent, giveAllBack } from '../../integration/index.ts'
+import {
+  type ChangeSource,
+  type Content,
+  type ContentOptions,
+  containerdChanges,
+  followContent,
+  giveAllBack,
+} from '../../integration/index.ts'
 import { createSwarm, pull, type Swarm, type SwarmNode } from '../manager/swarm.ts'
 
 const MIB = 2 ** 20
@@ -203,6 +210,52 @@ describe("containerd's content", () => {
     await delay(200)
     assert.equal((await pull(swarm, node, digest)).upstream, 2 * MIB)
     assert.equal((await node.store.blob(digest))?.borrowedFrom, undefined)
+  })
+
+  test('it is looked at when somebody says that something changed, and once more a moment later', async () => {
+    await rm(blobs, { recursive: true })
+    let say = (): void => {}
+    let closed = false
+    const changes: ChangeSource = (changed) => {
+      say = changed
+      return {
+        async close() {
+          closed = true
+        },
+      }
+    }
+    // There is nothing to be watched yet, and nobody would look again before the test's time is up.
+    follow({ changes, retryMs: 600_000, lookMs: 600_000, soonMs: 300 })
+    await delay(100)
+    await mkdir(blobs, { recursive: true })
+    const digest = await commit(randomBytes(MIB))
+    for (let i = 0; i < 100; i++) say()
+    await borrowed(digest)
+
+    await rm(root, { recursive: true })
+    say()
+    await forgotten(digest)
+    const slow = delay(100)
+      .then(() => mkdir(blobs, { recursive: true }))
+      .then(() => commit(randomBytes(10)))
+    say()
+    await borrowed(await slow)
+    await content?.close()
+    content = undefined
+    assert.equal(closed, true)
+    say()
+  })
+
+  test('where there is no socket, nothing is told, and nothing is loaded', async () => {
+    const address = join(root, 'containerd.sock')
+    let told = 0
+    const source = containerdChanges({ address, log: silentLog(), retryMs: 20 })(() => told++)
+    await delay(100)
+    // Something else is at the socket: it is tried again and again.
+    await writeFile(address, '')
+    await delay(300)
+    assert.equal(told, 0)
+    await source.close()
   })
 
   test('files with wrong names or wrong bytes are left alone', async () => {

@@ -97,10 +97,11 @@ export function testRuntimeContract(kit: () => ContractKit): void {
   async function prepare(id: string, options: { netns?: string } = {}): Promise<Prepared> {
     const { source, target, image } = kit()
     const recreation = await source.describe(id, signal)
-    // JSON is what it travels as.
     const prepared = await target.prepare(
       {
-        name: name('moved'),
+        // Another host has one of the same name.
+        name: source === target ? name('moved') : recreation.name,
+        // What it travels as.
         recreation: JSON.parse(JSON.stringify(recreation)),
         image,
         labels: { added: 'yes' },
@@ -148,7 +149,7 @@ export function testRuntimeContract(kit: () => ContractKit): void {
     const sh = (script: string, timeoutMs = 30_000) =>
       source.exec(id, ['/bin/busybox', 'sh', '-c', script], { timeoutMs, signal })
     assert.deepEqual(await sh('echo said; exit 7'), { code: 7, output: 'said\n' })
-    assert.match((await sh('echo wrong >&2')).output, /^wrong\n/)
+    for (let i = 0; i < 5; i++) assert.equal((await sh('echo wrong >&2')).output, 'wrong\n')
     const much = await sh('i=0; while [ $i -lt 5000 ]; do echo 0123456789abcdef $i; i=$((i+1)); done')
     assert.ok(much.output.length <= 64 * 1024 && much.output.length > 60 * 1024)
     assert.notEqual((await source.exec(id, ['/none'], { timeoutMs: 30_000, signal })).code, 0)

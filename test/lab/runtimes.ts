@@ -28,8 +28,22 @@ export interface Containerd {
   stop(): Promise<void>
 }
 
-/** A containerd of its own: root, state, socket and hosts.toml below `dir`. */
-export async function startContainerd(place: RuntimePlace): Promise<Containerd> {
+/**
+ * The command line that has runc's containers in a directory of their own: containerd has it keep them by ID at one place of the
+ * machine, and two hosts may have containers of the same ID.
+ */
+function apart(dir: string, command: string[]): string[] {
+  const place = '/run/containerd/runc'
+  for (const path of [dir, place]) mkdirSync(path, { recursive: true })
+  const script = `mount --bind "$0" ${place} && exec "$@"`
+  return ['unshare', '--mount', '--propagation', 'slave', 'sh', '-c', script, dir, ...command]
+}
+
+/**
+ * A containerd of its own: root, state, socket and hosts.toml below `dir`.
+ * @param alone nobody else mounts for it: dockerd does, where it could not see it
+ */
+export async function startContainerd(place: RuntimePlace, alone = true): Promise<Containerd> {
   const { netns, dir, lab } = place
   const hostsDir = join(dir, 'certs.d')
   mkdirSync(hostsDir, { recursive: true })
@@ -48,7 +62,11 @@ export async function startContainerd(place: RuntimePlace): Promise<Containerd> 
       '',
     ].join('\n'),
   )
-  const service = start(['containerd', '--config', config], { netns, log: join(dir, 'containerd.log') })
+  const command = ['containerd', '--config', config]
+  const service = start(alone ? apart(join(dir, 'runc'), command) : command, {
+    netns,
+    log: join(dir, 'containerd.log'),
+  })
   const ctr: Command = (args, options) => run(['ctr', '--address', address, ...args], { netns, ...options })
   await until(
     'containerd answers',
@@ -87,7 +105,7 @@ export async function startDockerd(
   options: { mirrors?: string[]; insecure?: string[]; flags?: string[] } = {},
 ): Promise<Dockerd> {
   const { netns, dir, lab } = place
-  const containerd = await startContainerd({ ...place, dir: join(dir, 'ctd') })
+  const containerd = await startContainerd({ ...place, dir: join(dir, 'ctd') }, false)
   const socket = join(dir, 'docker.sock')
   const flags = [
     ...['--data-root', join(dir, 'data'), '--exec-root', join(dir, 'exec'), '-H', `unix://${socket}`],

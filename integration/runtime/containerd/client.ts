@@ -23,6 +23,8 @@ const SERVICES: Record<keyof ContainerdApi, string> = {
 }
 const FILES = [...Object.keys(SERVICES), 'runc', 'task-events'].map((name) => `${name}.proto`)
 const CALL_MS = 60_000
+/** How long a containerd that was away is waited for: a little longer than the pause between two tries. */
+const READY_MS = 1500
 /** A manifest or a list of very many containers; images' layers do not come this way. */
 const MESSAGE_BYTES = 64 * 2 ** 20
 
@@ -82,33 +84,51 @@ export function connectContainerd({ address, namespace = 'default' }: ClientOpti
 
   type Method = ServiceDefinition[string]
 
+  function once(method: Method, request: object, options: CallOptions): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      const { signal, timeoutMs = CALL_MS } = options
+      if (signal.aborted) return reject(aborted(signal))
+      const deadline = timeoutMs === 0 ? {} : { deadline: Date.now() + timeoutMs }
+      const call = client.makeUnaryRequest(
+        method.path,
+        method.requestSerialize,
+        method.responseDeserialize,
+        request,
+        metadata(options),
+        deadline,
+        (error, response) => {
+          signal.removeEventListener('abort', abort)
+          if (error) reject(signal.aborted ? aborted(signal) : error)
+          else resolve(response)
+        },
+      )
+      // Rejects at once: what containerd makes of a cancelled call may take its time.
+      const abort = (): void => {
+        call.cancel()
+        reject(aborted(signal))
+      }
+      signal.addEventListener('abort', abort, { once: true })
+    })
+  }
+
+  const ready = (): Promise<boolean> =>
+    new Promise((resolve) => client.waitForReady(Date.now() + READY_MS, (error) => resolve(!error)))
+
   const unary =
     (method: Method) =>
-    (request: object, options: CallOptions): Promise<unknown> =>
-      new Promise((resolve, reject) => {
-        const { signal, timeoutMs = CALL_MS } = options
-        if (signal.aborted) return reject(aborted(signal))
-        const deadline = timeoutMs === 0 ? {} : { deadline: Date.now() + timeoutMs }
-        const call = client.makeUnaryRequest(
-          method.path,
-          method.requestSerialize,
-          method.responseDeserialize,
-          request,
-          metadata(options),
-          deadline,
-          (error, response) => {
-            signal.removeEventListener('abort', abort)
-            if (error) reject(signal.aborted ? aborted(signal) : mapped(error, address, method.path))
-            else resolve(response)
-          },
-        )
-        // Rejects at once: what containerd makes of a cancelled call may take its time.
-        const abort = (): void => {
-          call.cancel()
-          reject(aborted(signal))
+    async (request: object, options: CallOptions): Promise<unknown> => {
+      try {
+        try {
+          return await once(method, request, options)
+        } catch (error) {
+          // It was not sent: containerd may be back already, and only the next try to connect be still to come.
+          if (!isUnsent(error) || !(await ready())) throw error
+          return await once(method, request, options)
         }
-        signal.addEventListener('abort', abort, { once: true })
-      })
+      } catch (error) {
+        throw error instanceof ShoalError ? error : mapped(error as ServiceError, address, method.path)
+      }
+    }
 
   const streaming = (method: Method) =>
     async function* (request: object, options: CallOptions): AsyncGenerator<unknown> {
@@ -167,6 +187,11 @@ export function unwrap<Name extends keyof Wrapped>(name: Name, any: Any | null):
 export function wrapJson(name: 'Spec' | 'Process', value: object): Any {
   const type_url = `types.containerd.io/opencontainers/runtime-spec/1/${name}`
   return { type_url, value: Buffer.from(JSON.stringify(value)) }
+}
+
+function isUnsent(error: unknown): boolean {
+  const { code, details } = error as ServiceError
+  return code === status.UNAVAILABLE && details.startsWith('No connection established')
 }
 
 function mapped(error: ServiceError, address: string, path: string): ShoalError {

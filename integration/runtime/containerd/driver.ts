@@ -1,5 +1,6 @@
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { isDigest, isShoalError, type Log, ShoalError } from '../../../base/index.ts'
+import { isDigest, type Log, ShoalError } from '../../../base/index.ts'
 import { readLayer } from '../layer.ts'
 import { ociFacts } from '../oci.ts'
 import { mountedAt } from '../spec.ts'
@@ -8,9 +9,9 @@ import type { ContainerRecord, Process } from './api.ts'
 import { connectContainerd, unwrap } from './client.ts'
 import { dump } from './dump.ts'
 import { exec } from './exec.ts'
-import { LOG_LABEL, type Own, prepare, preparedContainer } from './prepare.ts'
+import { logOf, type Own, prepare, preparedContainer } from './prepare.ts'
 import { writableOf } from './snapshot.ts'
-import { removeContainer, specOf } from './workload.ts'
+import { LOG_LABEL, missing, removeContainer, specOf } from './workload.ts'
 
 export interface ContainerdRuntimeOptions {
   address: string
@@ -59,12 +60,7 @@ export function createContainerdRuntime(options: ContainerdRuntimeOptions): Runt
   }
 
   async function status(id: string, signal: AbortSignal): Promise<Process['status'] | undefined> {
-    try {
-      return (await client.tasks.get({ containerId: id }, { signal })).process.status
-    } catch (error) {
-      if (!isShoalError(error, 'NOT_FOUND')) throw error
-      return undefined
-    }
+    return (await client.tasks.get({ containerId: id }, { signal }).catch(missing))?.process.status
   }
 
   async function list(signal: AbortSignal): Promise<Container[]> {
@@ -109,21 +105,18 @@ export function createContainerdRuntime(options: ContainerdRuntimeOptions): Runt
       const [{ container: record }, { images }, task] = await Promise.all([
         client.containers.get({ id }, { signal }),
         client.images.list({}, { signal }),
-        client.tasks.get({ containerId: id }, { signal }).catch((error: unknown) => {
-          if (!isShoalError(error, 'NOT_FOUND')) throw error
-        }),
+        client.tasks.get({ containerId: id }, { signal }).catch(missing),
       ])
       const runtime = record.runtime?.name ?? ''
       if (runtime !== RUNC) throw new ShoalError('UNFIT', `${id} is run by ${runtime}, not by ${RUNC}`)
       const runc = unwrap('containerd.runc.v1.Options', record.runtime?.options ?? null)
-      const { [LOG_LABEL]: _, ...labels } = record.labels
-      const log = /^file:\/\/(\/.*)$/.exec(task?.process.stdout ?? '')?.[1]
+      const { [LOG_LABEL]: log, ...labels } = record.labels
       const own: Own = {
         runtime,
         binaryName: runc?.binaryName ?? '',
         systemdCgroup: runc?.systemdCgroup ?? false,
         snapshotter: record.snapshotter,
-        ...(log === undefined ? {} : { log }),
+        logged: log !== undefined,
       }
       const digests = new Map(images.map(({ name, target }) => [name, target?.digest ?? '']))
       const { name, image, spec } = container(record, task?.process, digests)
@@ -149,7 +142,11 @@ export function createContainerdRuntime(options: ContainerdRuntimeOptions): Runt
       return preparedContainer(place, id)
     },
     exec: (id, args, how) => exec({ client, id, dir: place.dir }, args, how),
-    remove: (id, signal) => removeContainer(client, id, signal),
+    async remove(id, signal) {
+      const had = await removeContainer(client, id, signal)
+      await rm(logOf(place.dir, id), { force: true })
+      return had
+    },
     close: async () => client.close(),
   }
 }

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Digest, isShoalError, ShoalError } from '../../../base/index.ts'
@@ -8,14 +9,14 @@ import type { OciSpec, Prepared, PrepareOptions, Recreation } from '../types.ts'
 import { type ContainerdClient, wrap, wrapJson } from './client.ts'
 import { inspectImage, type LocalImage, pullImage } from './image.ts'
 import { writableOf } from './snapshot.ts'
-import { removeContainer, removeRecord, startContainer } from './workload.ts'
+import { LOG_LABEL, missing, removeContainer, removeRecord, startContainer } from './workload.ts'
 
 /** containerd's rule for names. */
 const ID = /^[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*$/
 const DEFAULT_SNAPSHOTTER = 'overlayfs'
+/** The runtimes whose checkpoints are CRIU's. What the source says never names another program to be run here. */
 const RUNC = 'io.containerd.runc.v2'
-/** Names the file that a restored container's output goes to, until it is started. */
-export const LOG_LABEL = 'shoal.log'
+const BINARIES = ['', 'runc', 'crun']
 
 /** What `describe` says beside the spec. */
 export interface Own {
@@ -23,8 +24,8 @@ export interface Own {
   binaryName: string
   systemdCgroup: boolean
   snapshotter: string
-  /** File that its output goes to. */
-  log?: string
+  /** Its output goes to a file: at the target to one that the target chooses. */
+  logged: boolean
 }
 
 interface Place {
@@ -40,6 +41,11 @@ export async function prepare(place: Place, options: PrepareOptions, signal: Abo
   if (!ID.test(name) || name.length > 76)
     throw new ShoalError('NAME_INVALID', `no name for a container: ${name}`)
   const own = ownOf(recreation)
+  const taken = await client.containers.get({ id: name }, { signal }).catch(missing)
+  if (taken) throw new ShoalError('BUSY', `there is a container ${name} already`)
+  const snapshotKey = `${name}-${randomBytes(4).toString('hex')}`
+  const log = labels?.[LOG_LABEL] ?? (own.logged ? logOf(place.dir, name) : undefined)
+  const { [LOG_LABEL]: _, ...kept } = recreation.labels
   const snapshotter = await snapshotterFor(client, own, signal)
   const image =
     options.image === undefined
@@ -51,9 +57,9 @@ export async function prepare(place: Place, options: PrepareOptions, signal: Abo
       container: {
         id: name,
         labels: {
-          ...recreation.labels,
+          ...kept,
           ...labels,
-          ...(own.log === undefined ? {} : { [LOG_LABEL]: own.log }),
+          ...(log === undefined ? {} : { [LOG_LABEL]: log }),
         },
         image: image?.reference ?? '',
         runtime: {
@@ -65,21 +71,26 @@ export async function prepare(place: Place, options: PrepareOptions, signal: Abo
         },
         spec: wrapJson('Spec', specFor(recreation.spec, name, netns)),
         snapshotter,
-        snapshotKey: name,
+        snapshotKey,
       },
     },
     { signal },
   )
   try {
-    await client.snapshots.remove({ snapshotter, key: name }, { signal }).catch((error: unknown) => {
-      if (!isShoalError(error, 'NOT_FOUND')) throw error
-    })
-    await client.snapshots.prepare({ snapshotter, key: name, parent: image?.chainId ?? '' }, { signal })
+    await client.snapshots.prepare(
+      { snapshotter, key: snapshotKey, parent: image?.chainId ?? '' },
+      { signal },
+    )
   } catch (error) {
     await removeRecord(client, name, AbortSignal.timeout(10_000)).catch(() => {})
     throw error
   }
   return preparedContainer(place, name)
+}
+
+/** Where a restored container's output goes, if somewhere and nobody says where. */
+export function logOf(dir: string, id: string): string {
+  return join(dir, 'logs', `${id}.log`)
 }
 
 /** Takes up what was prepared before. */
@@ -94,7 +105,7 @@ export function preparedContainer({ client, dir }: Place, id: string): Prepared 
     async start(images, signal) {
       const { container } = await client.containers.get({ id }, { signal })
       const log = container.labels[LOG_LABEL]
-      await mkdir(dir, { recursive: true, mode: 0o700 })
+      await mkdir(join(dir, 'logs'), { recursive: true, mode: 0o700 })
       const workDir = await mkdtemp(join(dir, 'restore-'))
       try {
         const restore = { dir: images, workDir }
@@ -109,23 +120,28 @@ export function preparedContainer({ client, dir }: Place, id: string): Prepared 
         await rm(workDir, { recursive: true, force: true })
       }
     },
-    discard: async (signal) => void (await removeContainer(client, id, signal)),
+    async discard(signal) {
+      await removeContainer(client, id, signal)
+      await rm(logOf(dir, id), { force: true })
+    },
   }
 }
 
+/** The source's word is not trusted. */
 function ownOf({ runtime, own }: Recreation): Own {
-  const text = (value: unknown): string | undefined => (typeof value === 'string' ? value : undefined)
+  const text = (value: unknown, fallback: string): string => (typeof value === 'string' ? value : fallback)
   if (runtime !== 'containerd') {
     throw new ShoalError('UNFIT', `a container of ${runtime} cannot be made by containerd`)
   }
-  const log = text(own.log)
-  return {
-    runtime: text(own.runtime) ?? RUNC,
-    binaryName: text(own.binaryName) ?? '',
+  const made = {
+    runtime: text(own.runtime, RUNC),
+    binaryName: text(own.binaryName, ''),
     systemdCgroup: own.systemdCgroup === true,
-    snapshotter: text(own.snapshotter) ?? DEFAULT_SNAPSHOTTER,
-    ...(log === undefined ? {} : { log }),
+    snapshotter: text(own.snapshotter, DEFAULT_SNAPSHOTTER),
+    logged: own.logged === true,
   }
+  if (made.runtime === RUNC && BINARIES.includes(made.binaryName)) return made
+  throw new ShoalError('UNFIT', `${made.runtime} ${made.binaryName} is no runtime that can restore here`)
 }
 
 function specFor(spec: OciSpec, id: string, netns: string | undefined): OciSpec {
@@ -155,10 +171,7 @@ async function unpackedImage(
   const fits = (image: LocalImage): boolean => digest === undefined || image.digest === digest
   const pull = (name: string): Promise<LocalImage> =>
     pullImage({ client, reference: name, registry, dir, snapshotter, signal })
-  const here = await inspectImage(client, reference, signal).catch((error: unknown) => {
-    if (!isShoalError(error, 'NOT_FOUND')) throw error
-    return undefined
-  })
+  const here = await inspectImage(client, reference, signal).catch(missing)
   if (here && fits(here) && (await isUnpacked(client, here, snapshotter, signal))) return here
   const pulled = here && !fits(here) ? here : await pull(reference)
   if (fits(pulled)) return pulled
@@ -173,11 +186,5 @@ async function isUnpacked(
   signal: AbortSignal,
 ): Promise<boolean> {
   if (chainId === '') return true
-  return client.snapshots.stat({ snapshotter, key: chainId }, { signal }).then(
-    () => true,
-    (error: unknown) => {
-      if (!isShoalError(error, 'NOT_FOUND')) throw error
-      return false
-    },
-  )
+  return (await client.snapshots.stat({ snapshotter, key: chainId }, { signal }).catch(missing)) !== undefined
 }

@@ -29,10 +29,12 @@ export interface CreateOptions {
 }
 
 /** For `catch`: what is not there is undefined. */
-function missing(error: unknown): undefined {
+export function missing(error: unknown): undefined {
   if (!isShoalError(error, 'NOT_FOUND')) throw error
 }
 
+/** Names the file that a container's output goes to. */
+export const LOG_LABEL = 'shoal.log'
 const CPU_PERIOD_US = 100_000
 
 /**
@@ -119,13 +121,31 @@ export interface StartOptions {
   signal: AbortSignal
 }
 
+/**
+ * Stdout and stderr appended to one file, by a logger that lives as long as they do. Of containerd's own way to a file the last
+ * words of stderr may be lost: it closes both when the first of the two ends.
+ */
+function logger(path: string): string {
+  const file = `'${path.replaceAll("'", "'\\''")}'`
+  // By containerd's protocol for loggers stdout and stderr are 3 and 4, and it waits until 5 is closed.
+  const script = `exec 5>&-; cat <&3 >>${file} & exec 3<&-; cat <&4 >>${file}; wait`
+  return `binary:///bin/sh?-c=${encodeURIComponent(script)}`
+}
+
 /** Starts a container's first process, or restores its processes. A task that did not start is gone again. @throws RUNTIME */
 export async function startContainer(options: StartOptions): Promise<{ pid: number }> {
   const { client, id, log, restore, signal } = options
   const { container } = await client.containers.get({ id }, { signal })
   const key = { snapshotter: container.snapshotter, key: container.snapshotKey }
   const { mounts } = await client.snapshots.mounts(key, { signal })
-  const output = log === undefined ? {} : { stdout: `file://${log}`, stderr: `file://${log}` }
+  if (log !== undefined && container.labels[LOG_LABEL] !== log) {
+    const labels = { ...container.labels, [LOG_LABEL]: log }
+    await client.containers.update(
+      { container: { id, labels }, updateMask: { paths: ['labels'] } },
+      { signal },
+    )
+  }
+  const output = log === undefined ? {} : { stdout: logger(log), stderr: logger(log) }
   const options_ = taskOptions(container.runtime?.options ?? null, restore)
   await client.tasks.create(
     { containerId: id, rootfs: mounts, ...output, ...(options_ ? { options: options_ } : {}) },
