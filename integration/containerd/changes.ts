@@ -1,9 +1,17 @@
 import { existsSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Log } from '../../base/index.ts'
+import type { ContainerdClient } from '../runtime/containerd/index.ts'
 
-/** Calls `changed` when something may have changed, until it is closed. */
-export type ChangeSource = (changed: () => void) => { close(): Promise<void> }
+export interface ChangeListener {
+  /** Something may have changed. */
+  changed(): void
+  /** It is known that containerd removes layers once they are unpacked. */
+  discards(): void
+}
+
+/** Tells the listener until it is closed. */
+export type ChangeSource = (listener: ChangeListener) => { close(): Promise<void> }
 
 /** What comes and goes with images. A snapshot is committed when a layer has been unpacked, and may be discarded then. */
 const FILTERS = ['topic~="^/(images|content)/"', 'topic=="/snapshot/commit"', 'topic=="/snapshot/remove"']
@@ -21,7 +29,7 @@ export function containerdChanges({
   log: Log
   retryMs?: number
 }): ChangeSource {
-  return (changed) => {
+  return ({ changed, discards }) => {
     const closing = new AbortController()
     const { signal } = closing
 
@@ -32,6 +40,7 @@ export function containerdChanges({
         // Answered before anything else: what is asked for next is heard of.
         await client.version.version({}, { signal })
         const events = client.events.subscribe({ filters: FILTERS }, { signal })
+        if (await isDiscarding(client, signal)) discards()
         changed()
         log.debug({ address }, 'listening to what containerd tells')
         for await (const _ of events) changed()
@@ -58,5 +67,17 @@ export function containerdChanges({
         await following
       },
     }
+  }
+}
+
+/** What the kubelet's interface is set to; who does without it has no layers removed. */
+async function isDiscarding(client: ContainerdClient, signal: AbortSignal): Promise<boolean> {
+  try {
+    const { info } = await client.cri.status({ verbose: true }, { signal })
+    const config = JSON.parse(info.config ?? '{}') as { containerd?: { discardUnpackedLayers?: boolean } }
+    return config.containerd?.discardUnpackedLayers === true
+  } catch {
+    // It is found out by what goes, then.
+    return false
   }
 }

@@ -232,7 +232,7 @@ export function followContent({
   }
 
   again()
-  const source = changes?.(hurry)
+  const source = changes?.({ changed: hurry, discards: () => discards.know() })
 
   return {
     async close() {

@@ -12,8 +12,9 @@ const MANIFEST_BYTES = 256 * 1024
  * while after it came, and a manifest that names it stays. Its configuration need not be found and read for that.
  */
 export interface Discards {
-  /** Seen to happen in this run. */
+  /** Seen to happen in this run, or known otherwise. */
   readonly seen: boolean
+  know(): void
   borrowed(digest: Digest): void
   gone(digest: Digest): void
   close(): void
@@ -52,6 +53,11 @@ export function createDiscards({
     const digests = [...suspects]
     suspects.clear()
     if (seen || !(await isNamed(digests))) return
+    know()
+  }
+
+  function know(): void {
+    if (seen) return
     seen = true
     log.info({ dir }, 'containerd removes layers that it has unpacked: own copies are kept for longer')
   }
@@ -60,6 +66,7 @@ export function createDiscards({
     get seen() {
       return seen
     },
+    know,
     borrowed(digest) {
       const now = Date.now()
       for (const [other, at] of young) if (now - at > youngMs) young.delete(other)

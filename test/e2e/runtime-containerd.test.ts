@@ -140,7 +140,10 @@ describe('the containerd driver', { skip: lacking('containerd', 'ctr', 'runc', '
   test('what comes and goes is told, also when containerd was away', async () => {
     const { address, ctr } = containerds[0]!
     let told = 0
-    const source = containerdChanges({ address, log: silentLog(), retryMs: 200 })(() => told++)
+    const source = containerdChanges({ address, log: silentLog(), retryMs: 200 })({
+      changed: () => told++,
+      discards: () => assert.fail('it discards nothing'),
+    })
     const tells = async (what: string, act: () => Promise<unknown>): Promise<void> => {
       const before = told
       await act()

@@ -216,7 +216,7 @@ describe("containerd's content", () => {
     await rm(blobs, { recursive: true })
     let say = (): void => {}
     let closed = false
-    const changes: ChangeSource = (changed) => {
+    const changes: ChangeSource = ({ changed }) => {
       say = changed
       return {
         async close() {
@@ -246,10 +246,25 @@ describe("containerd's content", () => {
     say()
   })
 
+  test('where it is known that unpacked layers are removed, own copies are kept from the first one on', async () => {
+    const digest = swarm.upstream.add(2 * MIB)
+    await pull(swarm, node, digest)
+    const changes: ChangeSource = ({ discards }) => {
+      discards()
+      return { close: async () => {} }
+    }
+    follow({ changes, discardMs: 60_000 })
+    await commit(swarm.upstream.blobs.get(digest)!)
+    await delay(300)
+    assert.equal((await node.store.blob(digest))?.borrowedFrom, undefined)
+    assert.equal(node.store.usage().bytes, 2 * MIB)
+  })
+
   test('where there is no socket, nothing is told, and nothing is loaded', async () => {
     const address = join(root, 'containerd.sock')
     let told = 0
-    const source = containerdChanges({ address, log: silentLog(), retryMs: 20 })(() => told++)
+    const listener = { changed: () => told++, discards: () => told++ }
+    const source = containerdChanges({ address, log: silentLog(), retryMs: 20 })(listener)
     await delay(100)
     // Something else is at the socket: it is tried again and again.
     await writeFile(address, '')

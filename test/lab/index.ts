@@ -1,5 +1,6 @@
 export { type Agent, startAgent } from './agent.ts'
 export type { BlobTiming, PullOptions, PullReport } from './client.ts'
+export { criPull } from './cri.ts'
 export type { FakeUpstream, WireFault } from './fake.ts'
 export { type ImageSpec, MEDIA } from './image.ts'
 export { createLab, enter, type Host, type Lab, type LabOptions } from './lab.ts'

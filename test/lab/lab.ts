@@ -39,7 +39,8 @@ export interface Host {
   exec(command: string[], options?: RunOptions): Promise<RunResult>
   /** Starts the daemon; its upstreams are `docker.io` and `cloud.lab`, both the lab's registry, unless given. */
   shoal(options?: ShoalOptions): Promise<ShoalNode>
-  containerd(): Promise<Containerd>
+  /** `discard`: with the kubelet's interface, and layers removed once they are unpacked. */
+  containerd(options?: { discard?: boolean }): Promise<Containerd>
   dockerd(options?: { mirrors?: string[]; insecure?: string[]; flags?: string[] }): Promise<Dockerd>
   podman(options?: { mirrors?: string[] }): Podman
   /** Pulls with the lab's client in a process of its own on this host. */
@@ -122,7 +123,7 @@ async function build(label: { name: string; dir: string }, options: LabOptions):
           bootstrap: i === 0 ? [] : [`/ip4/${network.hosts[0]!.address}/tcp/5082`],
           ...opts,
         }),
-      containerd: () => startContainerd(sub('containerd')),
+      containerd: (opts) => startContainerd(sub('containerd'), opts),
       dockerd: (opts) => startDockerd(sub('docker'), opts),
       podman: (opts) => createPodman(sub('podman'), opts),
       pull: (opts) => pullProcess(netns, opts),

@@ -28,6 +28,19 @@ export interface Containerd {
   stop(): Promise<void>
 }
 
+/** Garbage is collected after each change, not after a hundred. */
+function discarding(hostsDir: string): string[] {
+  return [
+    '[plugins."io.containerd.grpc.v1.cri".containerd]',
+    'discard_unpacked_layers = true',
+    '[plugins."io.containerd.grpc.v1.cri".registry]',
+    `config_path = "${hostsDir}"`,
+    '[plugins."io.containerd.gc.v1.scheduler"]',
+    'deletion_threshold = 1',
+    'mutation_threshold = 1',
+  ]
+}
+
 /**
  * The command line that has runc's containers in a directory of their own: containerd has it keep them by ID at one place of the
  * machine, and two hosts may have containers of the same ID.
@@ -42,8 +55,12 @@ function apart(dir: string, command: string[]): string[] {
 /**
  * A containerd of its own: root, state, socket and hosts.toml below `dir`.
  * @param alone nobody else mounts for it: dockerd does, where it could not see it
+ * @param discard with the kubelet's interface, by which layers are removed once they are unpacked
  */
-export async function startContainerd(place: RuntimePlace, alone = true): Promise<Containerd> {
+export async function startContainerd(
+  place: RuntimePlace,
+  { alone = true, discard = false }: { alone?: boolean; discard?: boolean } = {},
+): Promise<Containerd> {
   const { netns, dir, lab } = place
   const hostsDir = join(dir, 'certs.d')
   mkdirSync(hostsDir, { recursive: true })
@@ -56,9 +73,10 @@ export async function startContainerd(place: RuntimePlace, alone = true): Promis
       'version = 2',
       `root = "${root}"`,
       `state = "${join(dir, 'state')}"`,
-      'disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"]',
+      `disabled_plugins = [${discard ? '' : '"io.containerd.grpc.v1.cri", '}"io.containerd.internal.v1.opt"]`,
       '[grpc]',
       `address = "${address}"`,
+      ...(discard ? discarding(hostsDir) : []),
       '',
     ].join('\n'),
   )
@@ -105,7 +123,7 @@ export async function startDockerd(
   options: { mirrors?: string[]; insecure?: string[]; flags?: string[] } = {},
 ): Promise<Dockerd> {
   const { netns, dir, lab } = place
-  const containerd = await startContainerd({ ...place, dir: join(dir, 'ctd') }, false)
+  const containerd = await startContainerd({ ...place, dir: join(dir, 'ctd') }, { alone: false })
   const socket = join(dir, 'docker.sock')
   const flags = [
     ...['--data-root', join(dir, 'data'), '--exec-root', join(dir, 'exec'), '-H', `unix://${socket}`],

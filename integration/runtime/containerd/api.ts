@@ -174,4 +174,9 @@ export interface ContainerdApi {
   version: {
     version: Unary<Record<string, never>, { version: string; revision: string }>
   }
+  /** The kubelet's interface, where it is turned on (UNFIT otherwise). */
+  cri: {
+    /** `info.config`: its configuration as JSON, when asked to be verbose. */
+    status: Unary<{ verbose: boolean }, { info: Record<string, string> }>
+  }
 }

@@ -20,6 +20,7 @@ const SERVICES: Record<keyof ContainerdApi, string> = {
   leases: 'containerd.services.leases.v1.Leases',
   introspection: 'containerd.services.introspection.v1.Introspection',
   version: 'containerd.services.version.v1.Version',
+  cri: 'runtime.v1.RuntimeService',
 }
 const FILES = [...Object.keys(SERVICES), 'runc', 'task-events'].map((name) => `${name}.proto`)
 const CALL_MS = 60_000
