@@ -1,3 +1,4 @@
+export { type Demands, demandsOf } from './checkpoint/demands.ts'
 export type { Checkpoint, Checkpoints, Schedule, ScheduleRequest, StepTimes } from './checkpoint/types.ts'
 export * from './containerd/index.ts'
 export type { Mec, Offer, TokenInfo } from './mec/index.ts'

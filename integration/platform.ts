@@ -6,6 +6,7 @@ import type { Hosted } from '../proxy/index.ts'
 import type { Collect } from './checkpoint/base-image.ts'
 import { createLazyCheckpoints } from './checkpoint/lazy.ts'
 import type { Checkpoints } from './checkpoint/types.ts'
+import { createClaims } from './claims.ts'
 import type { Mec, MecConfig } from './mec/index.ts'
 import type { Entry } from './migration/entry.ts'
 import { createLazyMigrations } from './migration/lazy.ts'
@@ -77,6 +78,7 @@ export async function createPlatform(dependencies: PlatformDependencies): Promis
     return made
   }
 
+  const claim = createClaims()
   const checkpoints = createLazyCheckpoints({
     ...{ records: manager.records, store, log },
     async make() {
@@ -91,6 +93,17 @@ export async function createPlatform(dependencies: PlatformDependencies): Promis
         secret,
         dir,
         log,
+        claim,
+        isMoving: async (runtime, id) =>
+          (await migrations.get())
+            .list()
+            .some(
+              ({ role, state, container }) =>
+                role === 'source' &&
+                (state === 'running' || state === 'undecided') &&
+                container.runtime === runtime &&
+                container.id === id,
+            ),
       })
     },
   })
@@ -104,6 +117,7 @@ export async function createPlatform(dependencies: PlatformDependencies): Promis
       const { createBaseImages } = await import('./checkpoint/base-image.ts')
       return createMigrations({
         ...{ dataDir, manager, rpc, store, states: await states(), runtimes, log },
+        claim,
         findImage: createBaseImages({ collect, manager, log }).find,
         checkpoints: { create: async (request) => (await checkpoints.get()).create(request) },
       })

@@ -1,6 +1,6 @@
 import type { Request } from 'express'
 import { ShoalError } from '../../base/index.ts'
-import type { Checkpoint, Platform } from '../../integration/index.ts'
+import { type Checkpoint, demandsOf, type Platform } from '../../integration/index.ts'
 import { gone } from './bodies.ts'
 import { createRequest, restoreRequest, scheduleRequest } from './checkpoint-bodies.ts'
 import type { CheckpointJobs, CreateWanted, RestoreWanted } from './checkpoint-jobs.ts'
@@ -33,7 +33,7 @@ export function createCheckpointRoutes(platform: Platform, jobs: CheckpointJobs)
       method: 'get',
       path: '/api/v1/checkpoints/{reference}',
       handle: async (req, res) =>
-        res.json(await (await platform.checkpoints()).inspect(parameter(req, 'reference'))),
+        res.json(details(await (await platform.checkpoints()).inspect(parameter(req, 'reference')))),
     },
     {
       method: 'delete',
@@ -101,4 +101,9 @@ export function createCheckpointRoutes(platform: Platform, jobs: CheckpointJobs)
 /** In a list what is only of use for one of them is left out. */
 function listed({ recreation: _, needs: __, ...rest }: Checkpoint): Omit<Checkpoint, 'recreation' | 'needs'> {
   return rest
+}
+
+/** Whoever reaches the API may read: of the configuration it tells what a machine must have, and no environment variables. */
+function details({ recreation, ...rest }: Checkpoint): object {
+  return { ...rest, ...(recreation ? { demands: demandsOf(recreation) } : {}) }
 }

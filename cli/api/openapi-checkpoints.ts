@@ -31,7 +31,7 @@ export const CHECKPOINT_PATHS: Record<string, Record<string, Operation>> = {
   },
   '/api/v1/checkpoints/{reference}': {
     get: {
-      summary: 'One checkpoint, with what it needs and how its container is made',
+      summary: 'One checkpoint, and what it needs of a machine',
       parameters: [REFERENCE],
       responses: {
         '200': answer('the checkpoint', ref('CheckpointDetails')),
@@ -154,9 +154,15 @@ export const CHECKPOINT_SCHEMAS: Record<string, Schema> = {
       oci: object({ name: text(), version: text() }),
       cgroups: oneOf('v1', 'v2', 'hybrid'),
     }),
-    'recreation?': {
-      type: 'object',
-      description: 'how its runtime makes the container again; absent: it is sealed, and not for this node',
+    'demands?': {
+      ...object({
+        mounts: list(text('source')),
+        devices: list(text()),
+        namespaces: list(text('path')),
+        ports: list(object({ protocol: text(), port: count() })),
+      }),
+      description:
+        'what the container uses of the machine below it; absent: it is sealed, and not for this node',
     },
   }),
   CheckpointRequest: object({

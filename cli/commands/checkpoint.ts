@@ -1,5 +1,5 @@
 import { formatBytes, ShoalError } from '../../base/index.ts'
-import type { Checkpoint, Schedule } from '../../integration/index.ts'
+import type { Checkpoint, Demands, Schedule } from '../../integration/index.ts'
 import type { CheckpointJob } from '../api/checkpoint-jobs.ts'
 import type { Client } from '../client.ts'
 import { formatAgo, print, printJson, shortId, table } from '../output.ts'
@@ -162,9 +162,12 @@ function planLine({ name, container, everyMs, keep, lastAt, error }: Schedule, n
 export async function inspectCommand(context: Context, reference: string, flags: ClientFlags): Promise<void> {
   const { io, signal } = context
   await withClient(context, flags, async (client) => {
-    const one = await client.get<Checkpoint>(`/api/v1/checkpoints/${encodeURIComponent(reference)}`, {
-      signal,
-    })
+    const one = await client.get<Listed & Pick<Checkpoint, 'needs'> & { demands?: Demands }>(
+      `/api/v1/checkpoints/${encodeURIComponent(reference)}`,
+      {
+        signal,
+      },
+    )
     if (flags.json) return printJson(io, one)
     const { needs, container } = one
     print(io, [
@@ -175,8 +178,19 @@ export async function inspectCommand(context: Context, reference: string, flags:
       `size       ${formatBytes(one.size)}, ${formatBytes(one.added)} of them new with it, ${one.copies} copies in site ${one.site}`,
       `sealed     ${one.sealedFor === undefined ? 'no: every node of the cluster can open it' : `for ${one.sealedFor.join(', ')}`}`,
       `needs      ${needs.arch}, kernel ${needs.kernel}, CRIU ${needs.criu}, ${needs.oci.name} ${needs.oci.version}, cgroups ${needs.cgroups}`,
+      ...(one.demands ? demandLines(one.demands) : []),
     ])
   })
+}
+
+function demandLines({ mounts, devices, namespaces, ports }: Demands): string[] {
+  const all = [
+    ...mounts,
+    ...devices,
+    ...namespaces,
+    ...ports.map(({ protocol, port }) => `port ${port}/${protocol}`),
+  ]
+  return all.length === 0 ? [] : [`uses       ${all.join(', ')}`]
 }
 
 /** `shoal checkpoint rm`: one version, or all. */

@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises'
 import { type Log, ShoalError } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 import type { Manager, PeerId } from '../../manager/index.ts'
+import { type Claim, createClaims } from '../claims.ts'
 import type { Runtimes } from '../runtime/index.ts'
 import type { States } from '../state/types.ts'
 import { type Collect, createBaseImages } from './base-image.ts'
@@ -27,6 +28,9 @@ export async function createCheckpoints(deps: {
   collect: Collect
   /** What all nodes of the cluster know and nobody else does. */
   secret: Uint8Array
+  /** Shared with whoever else freezes containers; default: nobody does. */
+  claim?: Claim
+  isMoving?: Parts['isMoving']
   /** A directory of its own, for what is on its way in or out. */
   dir: string
   log: Log
@@ -40,7 +44,6 @@ export async function createCheckpoints(deps: {
   const { records, members } = manager
   const published = createPublished({ records, members, self: self.id, trust, log, now })
   const images = createBaseImages({ collect: deps.collect, manager, log })
-  const claimed = new Set<string>()
   const stop = new AbortController()
 
   const parts: Parts = {
@@ -63,13 +66,8 @@ export async function createCheckpoints(deps: {
       log,
     }),
     origin: ({ digest }) => manager.elsewhere(digest),
-    claim(runtime, container) {
-      const key = `${runtime}/${container}`
-      if (claimed.has(key))
-        throw new ShoalError('BUSY', `${container} is being checkpointed or restored already`)
-      claimed.add(key)
-      return () => claimed.delete(key)
-    },
+    claim: deps.claim ?? createClaims(),
+    isMoving: deps.isMoving ?? (async () => false),
   }
   const running = new Set<Promise<unknown>>()
   /** What is under way ends before the daemon does: a frozen container goes on first. */

@@ -42,9 +42,12 @@ export async function createCheckpoint(
   if (!isName(name)) throw new ShoalError('NAME_INVALID', `not a checkpoint's name: ${name.slice(0, 80)}`)
   const copies = request.copies ?? DEFAULT_COPIES
   const nodes = request.encryptFor && [...new Set(request.encryptFor)].sort()
-  const unclaim = parts.claim(driver.name, container.id)
+  const unclaim = parts.claim(driver.name, container.id, 'checkpointed')
   try {
     const facts = await steps.run('check', async () => {
+      if (await parts.isMoving(driver.name, container.id)) {
+        throw new ShoalError('BUSY', `${container.name} is on its way to another node`)
+      }
       const found = await driver.facts(signal)
       const reasons = found.can.checkpoint ? await unmovable(container, { signal }) : found.why
       if (reasons.length > 0 || !found.can.checkpoint) throw unfitError(container.name, reasons)

@@ -1,5 +1,6 @@
 import type { Log } from '../../base/index.ts'
 import type { NodeIdentity, Origin, PeerId, StoredBlob, Storing } from '../../manager/index.ts'
+import type { Claim } from '../claims.ts'
 import type { Runtimes } from '../runtime/index.ts'
 import type { RuntimeName } from '../runtime/types.ts'
 import type { States } from '../state/types.ts'
@@ -20,8 +21,9 @@ export interface Parts {
   freezing: Freezing
   /** Where a blob comes from that the site has not: another site of the cluster. */
   origin: (blob: StoredBlob) => Origin
-  /** The container is worked on by one at a time; resolves what ends it. @throws BUSY */
-  claim: (runtime: RuntimeName, container: string) => () => void
+  claim: Claim
+  /** Whether the container is on its way to another node. */
+  isMoving: (runtime: RuntimeName, id: string) => Promise<boolean>
   /** For what is on its way in or out. */
   dir: string
   log: Log

@@ -32,7 +32,7 @@ export async function restoreCheckpoint(
   const name = request.name ?? recreation.name
   const runtime = request.runtime ?? recreation.runtime
   const driver = parts.runtimes.list().includes(runtime) ? await parts.runtimes.get(runtime) : undefined
-  const unclaim = parts.claim(runtime, name)
+  const unclaim = parts.claim(runtime, name, 'restored')
   try {
     await mkdir(parts.dir, { recursive: true, mode: 0o700 })
     const image = await steps.run('check', async () => {

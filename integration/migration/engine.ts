@@ -1,6 +1,7 @@
 import { type Log, ShoalError } from '../../base/index.ts'
 import type { Records } from '../../blockstore/index.ts'
 import type { Member, PeerId, Rpc } from '../../manager/index.ts'
+import type { Claim } from '../claims.ts'
 import type { Runtimes } from '../runtime/index.ts'
 import type { Clock } from './clock.ts'
 import { type Entry, migrationOf } from './entry.ts'
@@ -30,6 +31,8 @@ export async function createEngine(deps: {
   health: Parts['health']
   clock: Clock
   timings: Timings
+  /** Keeps others from freezing the container at the same time. */
+  claim?: Claim | undefined
   log: Log
 }): Promise<Engine> {
   const { self, find, rpc, runtimes, carrier, judge, health, clock, timings, log } = deps
@@ -72,7 +75,13 @@ export async function createEngine(deps: {
       if (container.state !== 'running') {
         throw new ShoalError('UNFIT', `${container.name} is ${container.state}: only what runs can be moved`)
       }
-      return migrationOf(await source.start(request, container, to))
+      const release = deps.claim?.(request.runtime, container.id, 'moved')
+      try {
+        return migrationOf(await source.start(request, container, to))
+      } finally {
+        // By now the journal tells that it is moving.
+        release?.()
+      }
     },
     get(id) {
       const entry = journal.get(id)

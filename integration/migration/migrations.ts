@@ -4,6 +4,7 @@ import type { Log } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 import type { Manager, Rpc } from '../../manager/index.ts'
 import type { Checkpoints } from '../checkpoint/types.ts'
+import type { Claim } from '../claims.ts'
 import type { Runtimes } from '../runtime/index.ts'
 import type { States } from '../state/types.ts'
 import { createCarrier } from './carrier.ts'
@@ -30,6 +31,7 @@ export async function createMigrations(deps: {
   findImage?: FindImage
   /** Takes the last checkpoint of what cannot be moved when the node is drained. */
   checkpoints?: Pick<Checkpoints, 'create'>
+  claim?: Claim
   log: Log
 }): Promise<Migrations & Pick<Engine, 'begin'>> {
   const { manager, store, states, runtimes, log } = deps
@@ -47,6 +49,7 @@ export async function createMigrations(deps: {
     health: untilHealthy,
     clock: systemClock,
     timings: TIMINGS,
+    claim: deps.claim,
     log,
   })
   const drain = createDrain({ manager, runtimes, migrations: engine, checkpoints: deps.checkpoints, log })

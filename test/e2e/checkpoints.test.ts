@@ -152,8 +152,11 @@ describe('checkpoints between nodes', { skip: lacking('containerd', 'ctr', 'runc
     'a sealed one opens only where it was meant to',
     body(async () => {
       await create('sealed', '--encrypt-for', site.hosts[1]!.name)
-      const seen = await cli<Checkpoint>(2, 'checkpoint', 'inspect', 'sealed')
-      assert.equal(seen.recreation, undefined)
+      const seen = await cli<{ demands?: object }>(2, 'checkpoint', 'inspect', 'sealed')
+      assert.equal(seen.demands, undefined)
+      const open = await site.nodes[2]!.cli(['checkpoint', 'inspect', 'counter:2', '--json'])
+      assert.match(open.stdout, /"demands":/)
+      assert.doesNotMatch(open.stdout, /hush/)
       assert.match(await refused(2, 'DENIED', 'restore', 'sealed'), /not sealed for this node/)
       assert.match(await refused(0, 'DENIED', 'restore', 'sealed'), /not sealed for this node/)
       await cli(1, 'restore', 'sealed', '--name', `opened-${MARK}`)

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { readdir } from 'node:fs/promises'
 import { type TestContext, test } from 'node:test'
+import { createClaims } from '../../../integration/claims.ts'
 import { createSwarm, type Swarm } from '../../manager/swarm.ts'
 import { checkpointsOn, type TwinRuntime } from './tools.ts'
 
@@ -210,4 +211,27 @@ test('a plan keeps the last versions and ends with its container', async (t) => 
   await until(async () => a.checkpoints.schedules().length === 0)
   assert.ok((await a.checkpoints.list()).length >= 2, 'what was made stays')
   assert.deepEqual(await Array.fromAsync(a.node.store.records('checkpoints.schedules').entries()), [])
+})
+
+test('a container that is moving is left alone, and one that is being checkpointed does not begin to', async (t) => {
+  const swarm = await createSwarm()
+  let moving = true
+  const a = await checkpointsOn(await swarm.add(), { isMoving: async () => moving })
+  t.after(async () => {
+    await a.checkpoints.close()
+    await a.states.close()
+    a.runtime.stop()
+    await swarm.close()
+  })
+  a.runtime.run('app')
+  await assert.rejects(create(a, 'app'), { code: 'BUSY' })
+  assert.deepEqual(a.runtime.done, [])
+  moving = false
+  await create(a, 'app')
+  const claim = createClaims()
+  const release = claim('containerd', 'c1', 'checkpointed')
+  assert.throws(() => claim('containerd', 'c1', 'moved'), /c1 is being checkpointed/)
+  claim('docker', 'c1', 'moved')
+  release()
+  claim('containerd', 'c1', 'moved')
 })

@@ -157,7 +157,13 @@ export const SECRET = Buffer.from('what the cluster knows')
 /** Checkpoints of a node of the swarm, with a runtime twin. */
 export async function checkpointsOn(
   node: SwarmNode,
-  options: { runtime?: TwinRuntime; collect?: Collect; secret?: Buffer; now?: () => number } = {},
+  options: {
+    runtime?: TwinRuntime
+    collect?: Collect
+    secret?: Buffer
+    now?: () => number
+    isMoving?: () => Promise<boolean>
+  } = {},
 ) {
   const runtime = options.runtime ?? createTwinRuntime()
   const dir = join(dirname(node.dir), `work-${node.id}`)
@@ -183,6 +189,7 @@ export async function checkpointsOn(
     log: silentLog(),
     sweepMs: 3_600_000,
     ...(options.now ? { now: options.now } : {}),
+    ...(options.isMoving ? { isMoving: options.isMoving } : {}),
   })
   return { node, runtime, states, checkpoints, dir: join(dir, 'checkpoints') }
 }
