@@ -1,6 +1,17 @@
 import { randomUUID } from 'node:crypto'
 import type { FileHandle } from 'node:fs/promises'
-import { constants, copyFile, link, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import {
+  constants,
+  copyFile,
+  link,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  rm,
+} from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { wordsIn } from '../criu.ts'
@@ -53,10 +64,11 @@ export function watchRestore(id: string): { words(): Promise<string>; close(): P
   const stop = new AbortController()
   let file: FileHandle | undefined
   const watching = (async () => {
-    while (!file && !stop.signal.aborted) {
-      const bundle = await shimOf(id)
-      if (bundle) file = await open(join(bundle, 'work/restore.log'), 'r').catch(() => undefined)
-      if (!file) await setTimeout(20, undefined, { signal: stop.signal }).catch(() => {})
+    const find = shimFinder(id)
+    for (let dir: string | undefined; !file && !stop.signal.aborted; ) {
+      dir ??= await find()
+      if (dir !== undefined) file = await open(join(dir, 'restore.log'), 'r').catch(() => undefined)
+      if (!file) await setTimeout(POLL_MS, undefined, { signal: stop.signal }).catch(() => {})
     }
   })().catch(() => {})
   const close = async (): Promise<void> => {
@@ -78,12 +90,22 @@ export function watchRestore(id: string): { words(): Promise<string>; close(): P
   }
 }
 
-/** The directory of the shim that was started for a container. */
-async function shimOf(id: string): Promise<string | undefined> {
-  for (const pid of await readdir('/proc')) {
-    if (!/^\d+$/.test(pid)) continue
-    const args = (await readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => '')).split('\0')
-    if (args[0]?.includes('containerd-shim') && args.includes(id)) return `/proc/${pid}/cwd`
+/** CRIU may have failed after some tens of ms. */
+const POLL_MS = 5
+
+/** Asked again and again, it finds the work directory of the shim that is started for a container; it looks at each process once. */
+function shimFinder(id: string): () => Promise<string | undefined> {
+  const seen = new Set<string>()
+  return async () => {
+    for (const pid of await readdir('/proc')) {
+      if (!/^\d+$/.test(pid) || seen.has(pid)) continue
+      const args = (await readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => '')).split('\0')
+      // Until it has its own command line a new process has that of its parent.
+      if (args[0]?.includes('containerd-shim') && args.includes(id)) {
+        const dir = await realpath(`/proc/${pid}/cwd/work`).catch(() => undefined)
+        if (dir !== undefined) return dir
+      } else if (!args[0]?.includes('containerd')) seen.add(pid)
+    }
+    return undefined
   }
-  return undefined
 }

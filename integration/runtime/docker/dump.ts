@@ -12,6 +12,8 @@ import { killAll } from './processes.ts'
 
 const DUMP_MS = 10 * 60_000
 const END_MS = 30_000
+const AGAIN_MS = 250
+const MOST_TRIES = 40
 
 export interface DockerPlace {
   api: DockerApi
@@ -44,18 +46,11 @@ export async function dump(
   await readdir(options.dir).catch((cause) => {
     throw new ShoalError('RUNTIME', `${options.dir} is no directory for CRIU’s images`, { cause })
   })
-  const name = checkpointName()
-  const kept = checkpointDir(await place.root(signal), id, name)
+  const root = await place.root(signal)
   const stops = options.leave === 'stopped'
-  const lasting = new AbortController().signal
   try {
     if (stops && status === 'running') await api.call('POST', `/containers/${id}/pause`, { signal })
-    await api.call('POST', `/containers/${id}/checkpoints`, {
-      signal: lasting,
-      body: { CheckpointID: name, Exit: false },
-      timeoutMs: DUMP_MS,
-    })
-    await moveFiles(kept, options.dir)
+    await checkpoint(api, root, id, options.dir)
     if (stops) await stop(place, id, State.Pid, HostConfig.AutoRemove ?? false)
     else if (signal.aborted) throw aborted(signal)
   } catch (error) {
@@ -64,8 +59,29 @@ export async function dump(
     const bundle = await bundleOf(State.Pid)
     const words = bundle && (await wordsIn(join(bundle, 'criu-dump.log')))
     throw new ShoalError('RUNTIME', `${id} could not be dumped: ${words || error.message}`, { cause: error })
-  } finally {
-    await rm(kept, { recursive: true, force: true })
+  }
+}
+
+/**
+ * containerd puts the container's configuration into its content with each checkpoint, and fails where that is there of the last one: until
+ * it is collected as garbage, which takes a second or so.
+ */
+async function checkpoint(api: DockerApi, root: string, id: string, dir: string): Promise<void> {
+  const signal = AbortSignal.timeout(DUMP_MS)
+  for (let tries = 1; ; tries++) {
+    const name = checkpointName()
+    const kept = checkpointDir(root, id, name)
+    try {
+      const body = { CheckpointID: name, Exit: false }
+      await api.call('POST', `/containers/${id}/checkpoints`, { signal, body, timeoutMs: DUMP_MS })
+      return await moveFiles(kept, dir)
+    } catch (error) {
+      const again = isShoalError(error, 'RUNTIME') && /content sha256:\w+: already exists/.test(error.message)
+      if (!again || tries === MOST_TRIES) throw error
+      await setTimeout(AGAIN_MS)
+    } finally {
+      await rm(kept, { recursive: true, force: true })
+    }
   }
 }
 
