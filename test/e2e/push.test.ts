@@ -253,10 +253,10 @@ describe('images are pushed to local/', { skip: lacking('docker', 'dockerd', 'po
       const begun = ['-s', '-D', '-', '-o', '/dev/null', '-X', 'POST', `${url}/v2/local/x/blobs/uploads/`]
       const { stdout } = await lab.hosts[0]!.exec(['curl', ...begun])
       const place = /^location: (\S+)/im.exec(stdout)?.[1]
-      const slow = `(head -c 5000000 /dev/zero; sleep 5) | curl -s -T - -X PATCH ${url}${place}`
-      const pushing = lab.hosts[0]!.exec(['timeout', '20', 'sh', '-c', slow], { mayFail: true })
+      const slow = `(head -c 5000000 /dev/zero; sleep 10) | curl -s -T - -X PATCH ${url}${place}`
+      const pushing = lab.hosts[0]!.exec(['timeout', '60', 'sh', '-c', slow], { mayFail: true })
       const uploads = join(lab.hosts[0]!.dir, 'shoal/uploads')
-      for (let i = 0; i < 100 && readdirSync(uploads).length === 0; i++) {
+      for (let i = 0; i < 600 && readdirSync(uploads).length === 0; i++) {
         await new Promise((resolve) => setTimeout(resolve, 50))
       }
       assert.equal(readdirSync(uploads).length, 1)

@@ -50,7 +50,7 @@ describe('images stored in two copies', { skip: lacking() }, () => {
     for (const [at, name] of NAMES.entries()) {
       await Promise.all(
         alive().map(async (i) => {
-          for (let tries = 5; ; tries--) {
+          for (let tries = 20; ; tries--) {
             const report = await site.pull(i, name, '1', { stallMs: 20_000 })
             if (report.ok || tries === 0) return assertWhole(report, images[at]!, `node ${i + 1}`)
             await sleep(1000)
@@ -95,7 +95,7 @@ describe('images stored in two copies', { skip: lacking() }, () => {
   /** All copies are there, and on no disk is more than its share. */
   async function repaired(): Promise<number> {
     let copied = 0
-    for (let tries = 10; ; tries--) {
+    for (let tries = 40; ; tries--) {
       copied += (await order<Repaired>(0, '/repair')).copied
       const states = await order<StoredState[]>(0, '/list')
       if (states.every(({ copiesNow }) => copiesNow >= 2)) break

@@ -56,8 +56,8 @@ describe("containerd's content", () => {
   }
 
   async function eventually(what: string, isSo: () => Promise<boolean>): Promise<void> {
-    for (const end = Date.now() + 15_000; !(await isSo()); await delay(20)) {
-      assert.ok(Date.now() < end, `${what}, but not in 15 s`)
+    for (const end = Date.now() + 60_000; !(await isSo()); await delay(20)) {
+      assert.ok(Date.now() < end, `${what}, but not in 60 s`)
     }
   }
 

@@ -15,6 +15,13 @@ async function all(entries: AsyncIterable<SharedRecord>): Promise<[string, unkno
   return found
 }
 
+async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
+  for (const end = performance.now() + 60_000; !(await isSo()); ) {
+    assert.ok(performance.now() < end, 'not within 60 s')
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
+
 describe('shared records', () => {
   let cluster: RecordsCluster
   beforeEach(() => {
@@ -119,7 +126,7 @@ describe('shared records', () => {
     await a!.records.put('offer/a', 2, { copies: 1 })
     assert.equal((await keys()).length, 5)
     cluster.now = () => Date.now() + 31 * DAY_MS
-    while ((await keys()).length > 2) await new Promise((resolve) => setTimeout(resolve, 5))
+    await until(async () => (await keys()).length === 2)
     assert.deepEqual(await keys(), ['offer/a', 'stored/x/b'])
   })
 
@@ -239,7 +246,7 @@ describe('shared records', () => {
     const later = Date.now() + 31 * DAY_MS
     cluster.now = () => later
     await cluster.restart(a!)
-    for (let i = 0; i < 200 && (await a!.records.get('k')); i++) await new Promise((r) => setTimeout(r, 5))
+    await until(async () => (await a!.records.get('k')) === undefined)
     // The other one has not tidied up yet, and does not bring it back.
     await new Promise((resolve) => setTimeout(resolve, 60))
     assert.equal(await a!.records.get('k'), undefined)
@@ -359,7 +366,7 @@ describe('shared records', () => {
       if (node === 'b' && /[02468]$/.test(key)) throw new ShoalError('STORE_FULL', 'no room')
     }
     cluster.partition()
-    for (let i = 0; i < 1000 && b!.rows.size < 10; i++) await new Promise((resolve) => setTimeout(resolve, 5))
+    await until(() => b!.rows.size >= 10)
     assert.equal(b!.rows.size, 10)
     cluster.onWrite = () => {}
     await cluster.equal()
@@ -375,8 +382,9 @@ describe('shared records', () => {
       return { keys: [], next: [3, 'again'] }
     })
     cluster.partition()
+    await until(() => asked > 0)
     await new Promise((resolve) => setTimeout(resolve, 100))
-    assert.ok(asked > 0 && asked < 100)
+    assert.ok(asked < 100)
     assert.equal((await a!.records.get('k'))?.value, 1)
   })
 })

