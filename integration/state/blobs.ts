@@ -1,7 +1,8 @@
 import { type Digest, ShoalError } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 import type { Manager, OpenBlob, Origin, StoredBlob } from '../../manager/index.ts'
-import type { Crew, Handlers } from './crew.ts'
+import type { Handlers } from './crew.ts'
+import type { Spool } from './spool.ts'
 
 /** Gives a job the blobs that it asks for, by ordinary tasks. */
 export interface Blobs {
@@ -15,20 +16,21 @@ export interface Blobs {
 export function createBlobs(deps: {
   manager: Pick<Manager, 'open' | 'holds'>
   store: Pick<BlockStore, 'blob'>
-  origin: ((blob: StoredBlob) => Origin) | undefined
-  give: Crew['give']
+  origin?: (blob: StoredBlob) => Origin
+  spool: Spool
+  /** Called with each blob that the job counts on, before it is looked at. */
+  onUse?: (digest: Digest) => void
   signal: AbortSignal
 }): Blobs {
-  const { manager, store, origin, give, signal } = deps
+  const { manager, store, origin, spool, onUse = () => {}, signal } = deps
   const open = new Map<Digest, OpenBlob>()
   const streams = new Map<number, AsyncIterator<Uint8Array>>()
-  /** The chunk given last is the reader's own until it is in the pipe. */
-  const given = new Map<number, Promise<void>>()
   let closed = false
 
   async function fetch({ digest, size }: { digest: Digest; size?: number }): Promise<number> {
     const known = open.get(digest)
     if (known) return sizeOf(known)
+    onUse(digest)
     if (!origin && !(await manager.holds(digest))) throw new ShoalError('NOT_FOUND', `${digest} is not here`)
     const expected = size ?? (await store.blob(digest))?.size
     const from = origin?.({ digest, size: expected ?? 0 }) ?? nowhere
@@ -51,7 +53,9 @@ export function createBlobs(deps: {
     digest: Digest
     start: number
     end: number
-  }): Promise<{ length: number; at: number }> {
+    /** Where in the spool the next chunk goes. */
+    at: number
+  }): Promise<number> {
     let stream = streams.get(request.stream)
     if (!stream) {
       const blob = open.get(request.digest)
@@ -59,13 +63,10 @@ export function createBlobs(deps: {
       stream = blob.read({ start: request.start, end: request.end }, signal)[Symbol.asyncIterator]()
       streams.set(request.stream, stream)
     }
-    await given.get(request.stream)
     const { value, done } = await stream.next()
-    if (done) return { length: 0, at: 0 }
-    // The answer announces the bytes, and must come while they are still on their way: no one waits for the pipe here.
-    const { at, written } = give(value)
-    given.set(request.stream, written)
-    return { length: value.length, at }
+    if (done) return 0
+    await spool.put(value, request.at)
+    return value.length
   }
 
   return {
@@ -73,12 +74,11 @@ export function createBlobs(deps: {
       fetch,
       pull,
       async here({ digests }: { digests: Digest[] }) {
+        for (const digest of digests) onUse(digest)
         const held = await Promise.all(digests.map((digest) => manager.holds(digest)))
         return held.every((isHere) => isHere)
       },
       async drop({ stream }: { stream: number }) {
-        await given.get(stream)?.catch(() => {})
-        given.delete(stream)
         await streams.get(stream)?.return?.()
         streams.delete(stream)
       },
@@ -90,8 +90,7 @@ export function createBlobs(deps: {
     },
     close() {
       closed = true
-      for (const [id, stream] of streams)
-        void (given.get(id) ?? Promise.resolve()).catch(() => {}).then(() => stream.return?.())
+      for (const stream of streams.values()) stream.return?.()?.catch(() => {})
       for (const blob of open.values()) blob.close()
     },
   }

@@ -1,7 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process'
-import type { Socket } from 'node:net'
 import { type Log, ShoalError } from '../../base/index.ts'
-import { createIntake, type Intake } from './intake.ts'
 import { type Calls, createCalls, type Handler } from './work/calls.ts'
 
 /** The process ends when it had nothing to do for so long; until then it is warm for the next round of a migration. */
@@ -22,21 +20,13 @@ export interface Crew {
     body: Record<string, unknown>,
     options: { handlers: Handlers; signal: AbortSignal },
   ): Promise<unknown>
-  /** Bytes for a job that asked for them. `at`, the bytes before them, tells it that they are the ones. They are free when `written`. */
-  give(bytes: Uint8Array): { at: number; written: Promise<void> }
-  /** Bytes that a job announced, and those before them. */
-  take(bytes: { at: number; length: number }): Promise<Uint8Array>
   close(): Promise<void>
 }
 
 interface Helper {
   child: ChildProcess
-  pipe: Socket
   calls: Calls
-  intake: Intake
   ended: Promise<void>
-  /** Bytes that went into the pipe. */
-  given: number
 }
 
 export function createCrew({ log, idleMs = IDLE_MS }: { log: Log; idleMs?: number }): Crew {
@@ -59,10 +49,8 @@ export function createCrew({ log, idleMs = IDLE_MS }: { log: Log; idleMs?: numbe
     const child = fork(file, [], {
       execArgv: FLAGS,
       serialization: 'advanced',
-      stdio: ['ignore', 'ignore', 'inherit', 'ipc', 'pipe'],
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     })
-    const pipe = child.stdio[4] as Socket
-    const intake = createIntake(pipe)
     const calls = createCalls(
       (message) => void child.send(message as object, () => {}),
       (name) => {
@@ -75,7 +63,6 @@ export function createCrew({ log, idleMs = IDLE_MS }: { log: Log; idleMs?: numbe
       const end = (error: ShoalError): void => {
         if (helper?.child === child) helper = undefined
         calls.end(error)
-        intake.end(error)
         resolve()
       }
       child.on('error', (cause) =>
@@ -86,7 +73,7 @@ export function createCrew({ log, idleMs = IDLE_MS }: { log: Log; idleMs?: numbe
         end(new ShoalError('INTERNAL', `the process for states ended (${signal ?? code})`))
       })
     })
-    return { child, pipe, calls, intake, ended, given: 0 }
+    return { child, calls, ended }
   }
 
   function rest(): void {
@@ -101,11 +88,6 @@ export function createCrew({ log, idleMs = IDLE_MS }: { log: Log; idleMs?: numbe
     helper = undefined
     ending?.child.kill('SIGKILL')
     await ending?.ended
-  }
-
-  function present(): Helper {
-    if (!helper) throw new ShoalError('ABORTED', 'the process for states has ended')
-    return helper
   }
 
   return {
@@ -128,17 +110,6 @@ export function createCrew({ log, idleMs = IDLE_MS }: { log: Log; idleMs?: numbe
         rest()
       }
     },
-    give(bytes) {
-      const to = present()
-      const at = to.given
-      to.given += bytes.length
-      const written = new Promise<void>((resolve, reject) =>
-        to.pipe.write(bytes, (error) => (error ? reject(error) : resolve())),
-      )
-      written.catch(() => {})
-      return { at, written }
-    },
-    take: (bytes) => present().intake.take(bytes),
     async close() {
       closed = true
       clearTimeout(timer)
@@ -148,8 +119,7 @@ export function createCrew({ log, idleMs = IDLE_MS }: { log: Log; idleMs?: numbe
 }
 
 /** Whether this process stays alive for the helper's sake. */
-function refer({ child, pipe }: Helper, how: 'ref' | 'unref'): void {
+function refer({ child }: Helper, how: 'ref' | 'unref'): void {
   child[how]()
   child.channel?.[how]()
-  pipe[how]()
 }

@@ -1,17 +1,20 @@
 import { createReadStream } from 'node:fs'
 import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Digest, Log } from '../../base/index.ts'
+import { type Digest, isDigest, type Log } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 import type { Manager, Origin, StoredBlob } from '../../manager/index.ts'
 import { type Blobs, createBlobs } from './blobs.ts'
 import { createCrew, type Handlers } from './crew.ts'
 import { createHandover } from './handover.ts'
 import { createHolds } from './holds.ts'
+import { createSpool, type Spool } from './spool.ts'
 import type { States } from './types.ts'
 import type { CaptureResult } from './work/capture.ts'
 
 const RECIPE_TYPE = 'application/vnd.shoal.state.recipe.v1+zstd'
+/** Of what `read` gives at once; as much as a job hands over. */
+const CHUNK = 2 ** 18
 const PACK_TYPE = 'application/vnd.shoal.state.pack.v1'
 
 interface Made {
@@ -34,11 +37,30 @@ export function createStates(deps: {
   const crew = createCrew({ log })
   const holds = createHolds({ store, log })
   const making = join(dir, 'making')
+  const pages = join(dir, 'pages')
   const closing = new AbortController()
   let captures = 0
+  let spools = 0
+  let capturing = 0
   // What a killed process left.
-  const swept = rm(making, { recursive: true, force: true }).then(() => mkdir(making, { recursive: true }))
+  const swept = sweep()
   swept.catch(() => {})
+
+  async function sweep(): Promise<void> {
+    await rm(making, { recursive: true, force: true })
+    await mkdir(making, { recursive: true, mode: 0o700 })
+    await forgetNames()
+  }
+
+  /** Names of pages of packs that went are of no use. */
+  async function forgetNames(): Promise<void> {
+    for (const file of await readdir(pages).catch(() => [])) {
+      const digest = file.replace('-', ':')
+      // One in the making is there while its pack is not.
+      if (capturing > 0) return
+      if (!isDigest(digest) || !(await store.blob(digest))) await rm(join(pages, file), { force: true })
+    }
+  }
 
   async function ready(): Promise<void> {
     await swept
@@ -49,16 +71,23 @@ export function createStates(deps: {
   async function run<T>(
     job: string,
     body: Record<string, unknown>,
-    options: { origin?: (blob: StoredBlob) => Origin; signal: AbortSignal; handlers?: Handlers },
+    options: {
+      origin?: (blob: StoredBlob) => Origin
+      signal: AbortSignal
+      handlers?: (spool: Spool) => Handlers
+      onUse?: (digest: Digest) => void
+    },
   ): Promise<{ value: T; fetched: number }> {
     const signal = AbortSignal.any([options.signal, closing.signal])
-    const blobs: Blobs = createBlobs({ manager, store, origin: options.origin, give: crew.give, signal })
+    const spool = createSpool(join(making, `spool-${spools++}`))
+    const blobs: Blobs = createBlobs({ manager, store, spool, ...options, signal })
     try {
-      const handlers = { ...blobs.handlers, ...options.handlers }
-      const value = (await crew.run(job, body, { handlers, signal })) as T
+      const handlers = { ...blobs.handlers, ...options.handlers?.(spool) }
+      const value = (await crew.run(job, { ...body, spool: spool.path }, { handlers, signal })) as T
       return { value, fetched: blobs.fetched() }
     } finally {
       blobs.close()
+      await spool.close()
     }
   }
 
@@ -73,6 +102,7 @@ export function createStates(deps: {
       await ready()
       const name = `${captures++}`
       const releases: (() => void)[] = []
+      capturing++
       const hold = (digest: Digest): void => void releases.push(store.hold(digest))
       let last: Promise<void> = Promise.resolve()
       try {
@@ -81,7 +111,8 @@ export function createStates(deps: {
           { files, base, seal, dir, name },
           {
             signal,
-            handlers: {
+            onUse: hold,
+            handlers: () => ({
               /** Taken in while the next one is made. */
               async pack(pack: Made) {
                 await last
@@ -89,7 +120,7 @@ export function createStates(deps: {
                 last = ingest(pack, PACK_TYPE, signal)
                 last.catch(() => {})
               },
-            },
+            }),
           },
         )
         await last
@@ -109,10 +140,12 @@ export function createStates(deps: {
         await last.catch(() => {})
         for (const release of releases) release()
         await clean(name)
+        capturing--
       }
     },
 
     async assemble({ recipe, dir, previous, seal, origin, signal }) {
+      await ready()
       const { value, fetched } = await run<number>(
         'assemble',
         { recipe, previous, seal, dir },
@@ -122,6 +155,7 @@ export function createStates(deps: {
     },
 
     async blobs(recipe, origin, signal, seal) {
+      await ready()
       const { value } = await run<{ digest: Digest; size: number }[]>(
         'blobs',
         { recipe, seal },
@@ -131,15 +165,18 @@ export function createStates(deps: {
     },
 
     async *read({ recipe, path, start, end, seal, origin, signal }) {
+      await ready()
       const stop = new AbortController()
       const chunks = createHandover<Uint8Array>()
-      const handlers: Handlers = {
-        async chunk(announced: { at: number; length: number }) {
-          const bytes = await crew.take(announced)
+      const buffer = Buffer.allocUnsafeSlow(CHUNK)
+      const handlers = (spool: Spool): Handlers => ({
+        async chunk({ at, length }: { at: number; length: number }) {
           stop.signal.throwIfAborted()
+          const bytes = buffer.subarray(0, length)
+          await spool.take(bytes, at)
           await chunks.put(bytes)
         },
-      }
+      })
       const either = AbortSignal.any([signal, stop.signal])
       const job = run('read', { recipe, path, start, end, seal }, { origin, signal: either, handlers })
       job.then(
@@ -155,7 +192,10 @@ export function createStates(deps: {
       }
     },
 
-    release: (recipe) => holds.release(recipe),
+    async release(recipe) {
+      await holds.release(recipe)
+      await forgetNames()
+    },
 
     async close() {
       closing.abort(new DOMException('states are closed', 'AbortError'))

@@ -61,7 +61,7 @@ export interface States {
     signal: AbortSignal,
     seal?: Seal,
   ): Promise<StoredBlob[]>
-  /** Reads a range of one file of a recipe; for tars that are made on the fly. */
+  /** Reads a range of one file of a recipe; for tars that are made on the fly. A chunk is valid until the next one is asked for. */
   read(request: {
     recipe: Digest
     path: string

@@ -1,3 +1,4 @@
+import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
 import type { Digest } from '../../../base/index.ts'
 import { ShoalError } from '../../../base/index.ts'
@@ -15,10 +16,13 @@ export interface Job {
   /** A fetched blob's bytes; a chunk is valid until the next one is asked for. */
   read(digest: Digest, start: number, end: number): AsyncGenerator<Uint8Array>
   call(name: string, body: unknown): Promise<unknown>
+  /** Hands over bytes of the result; resolves when they are free again. 1 MiB at most. */
+  give(bytes: Uint8Array): Promise<void>
   /** Lets others have a turn. @throws ABORTED when nobody wants the result any more */
   turn(): Promise<void>
   /** The same, without a turn. */
   check(): void
+  end(): void
 }
 
 const BUFFER = 2 ** 20
@@ -26,26 +30,34 @@ const BUFFER = 2 ** 20
 export interface JobBody {
   job: number
   seal: Seal | undefined
+  /** Path of the file by which bytes come and go. */
+  spool: string
 }
 
 /** How a job reaches the daemon. */
 export interface Daemon {
   call(name: string, body: unknown): Promise<unknown>
-  /** Fills a buffer with the bytes that an answer announced, of which so many went before. @throws INTERNAL if they are not the next */
-  receive(into: Buffer, before: number): void
   /** Whether nobody wants the job's result any more. */
   isStopped(job: number): boolean
 }
 
 /** Buffers for chunks, used again. */
 const idle: Buffer[] = []
+const MOST_IDLE = 8
 
 export function createJob(body: JobBody, daemon: Daemon): Job {
   let streams = 0
+  let spool: number | undefined
+  const free: number[] = []
+  let places = 0
   const ask = (name: string, request: unknown): Promise<unknown> =>
     daemon.call(`${body.job}:${name}`, request)
   const check = (): void => {
     if (daemon.isStopped(body.job)) throw new ShoalError('ABORTED', 'it is not wanted any more')
+  }
+  const file = (): number => {
+    spool ??= openSync(body.spool, constants.O_RDWR | constants.O_CREAT, 0o600)
+    return spool
   }
   return {
     seal: body.seal,
@@ -61,32 +73,45 @@ export function createJob(body: JobBody, daemon: Daemon): Job {
       const stream = streams++
       // One is filled while the other is used.
       const buffers = [take(), take()] as const
+      const at = [0, 1].map(() => free.pop() ?? BUFFER * places++)
       let turn = 0
-      const fill = (): Promise<Buffer> => {
+      const fill = async (): Promise<Buffer> => {
+        const place = at[turn % 2] as number
         const buffer = buffers[turn++ % 2] as Buffer
-        const filled = ask('pull', { stream, digest, start, end }).then((answer) => {
-          const { length, at } = answer as { length: number; at: number }
-          const bytes = buffer.subarray(0, length)
-          if (length > 0) daemon.receive(bytes, at)
-          return bytes
-        })
-        filled.catch(() => {})
-        return filled
+        const length = (await ask('pull', { stream, digest, start, end, at: place })) as number
+        if (length === 0) return buffer.subarray(0, 0)
+        if (readSync(file(), buffer, 0, length, place) !== length)
+          throw new ShoalError('INTERNAL', 'a chunk is not there')
+        return buffer.subarray(0, length)
       }
       let ahead = fill()
+      ahead.catch(() => {})
       try {
         for (;;) {
           const bytes = await ahead
           check()
           if (bytes.length === 0) return
           ahead = fill()
+          ahead.catch(() => {})
           yield bytes
         }
       } finally {
         await ahead.catch(() => {})
         await ask('drop', { stream }).catch(() => {})
-        if (idle.length < 8) idle.push(...buffers)
+        free.push(...at)
+        if (idle.length < MOST_IDLE) idle.push(...buffers)
       }
+    },
+    async give(bytes) {
+      const place = free.pop() ?? BUFFER * places++
+      for (let done = 0; done < bytes.length; )
+        done += writeSync(file(), bytes, done, bytes.length - done, place + done)
+      await ask('chunk', { at: place, length: bytes.length })
+      free.push(place)
+    },
+    end() {
+      if (spool !== undefined) closeSync(spool)
+      spool = undefined
     },
   }
 }

@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto'
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Digest } from '../../../base/index.ts'
 import { FRAME_PAGES, NAME, PAGE } from '../form/limits.ts'
@@ -59,8 +59,4 @@ export function createPageNames({ dir, key }: { dir: string; key: Uint8Array | u
       return names
     },
   }
-}
-
-export function forgetPageNames(dir: string, digest: Digest): void {
-  rmSync(join(dir, digest.replace(':', '-')), { force: true })
 }

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { silentLog } from '../../../base/index.ts'
+import { ShoalError, silentLog } from '../../../base/index.ts'
 import { createStates } from '../../../integration/state/index.ts'
 import { type Bench, createBench, origin, pages, readFiles, type StateNode, signal } from './tools.ts'
 
@@ -160,16 +160,18 @@ describe('what a capture holds', () => {
     await node.store.collect(signal(), { all: true })
     assert.equal(await holdsAll(), true)
     await node.states.close()
-    const dir = bench.fresh()
-    const states = createStates({ manager: node.manager, store: node.store, dir, log: silentLog() })
+    const { manager, store, home: dir } = node
+    const states = createStates({ manager, store, dir, log: silentLog() })
     t.after(() => states.close())
     await states.blobs(recipe, origin(node.manager), signal())
     await node.store.collect(signal(), { all: true })
     assert.equal(await holdsAll(), true)
     await states.release(recipe)
-    await states.release(recipe)
     await node.store.collect(signal(), { all: true })
     assert.equal(await holdsAll(), false)
+    assert.equal(readdirSync(join(node.home, 'pages')).length, 1)
+    await states.release(recipe)
+    assert.deepEqual(readdirSync(join(node.home, 'pages')), [])
   })
 })
 
@@ -231,9 +233,11 @@ describe('an assembly', () => {
     await c.states.assemble({ ...from, origin: origin(c.manager) })
     assert.deepEqual(readFiles(from.dir), contents[0])
     for (const { store } of [a, b, c]) await store.remove(first.blobs[1]!.digest)
-    await assert.rejects(c.states.assemble({ ...from, origin: origin(c.manager) }), {
-      code: 'UPSTREAM_UNREACHABLE',
+    const nowhere = () => ({
+      label: 'nowhere',
+      fetch: () => Promise.reject(new ShoalError('NOT_FOUND', 'no such blob')),
     })
+    await assert.rejects(c.states.assemble({ ...from, origin: nowhere }), { code: 'NOT_FOUND' })
   })
 
   test('of a file that cannot be written says why', async (t) => {

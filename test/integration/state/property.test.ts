@@ -137,7 +137,7 @@ describe('versions of a state', () => {
           rmSync(root, { recursive: true, force: true })
         }
       }),
-      { numRuns: 40 },
+      { numRuns: 25 },
     )
   })
 })

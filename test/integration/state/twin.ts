@@ -6,6 +6,7 @@ import type { Recipe } from '../../../integration/state/form/recipe.ts'
 import type { Seal } from '../../../integration/state/index.ts'
 import { assembleFiles } from '../../../integration/state/work/assemble.ts'
 import { captureFiles } from '../../../integration/state/work/capture.ts'
+import { createFrameCache } from '../../../integration/state/work/frame-cache.ts'
 import { type Job, readRecipe } from '../../../integration/state/work/job.ts'
 import { createKnowledge } from '../../../integration/state/work/known.ts'
 import { createPageNames } from '../../../integration/state/work/page-names.ts'
@@ -37,6 +38,8 @@ export function createTwin(root: string): Twin {
   const jobOf = (seal?: Seal): Job => ({
     seal,
     check: () => {},
+    end: () => {},
+    give: async () => {},
     turn: async () => {},
     async fetch({ digest }) {
       fetched.add(digest)
@@ -95,7 +98,12 @@ export function createTwin(root: string): Twin {
       const { recipe } = await readRecipe(job, digest)
       const file = recipe.files.find((each) => each.path === path)!
       const parts: Buffer[] = []
-      for await (const part of readRange(job, recipe, file, start, Math.min(end, file.size)))
+      for await (const part of readRange(
+        createFrameCache(job, recipe),
+        file,
+        start,
+        Math.min(end, file.size),
+      ))
         parts.push(Buffer.from(part))
       return Buffer.concat(parts)
     },
