@@ -44,7 +44,10 @@ export function createCalls({ rpc, clock, timings, log }: Parts) {
         signal.throwIfAborted()
         // Work that takes longer than one call goes on over there, and is asked for again.
         const busy = isShoalError(error, 'TIMEOUT') && clock.now() - from >= timings.callMs * 0.9
-        if (busy && (await alive(peer, signal))) silentSince = clock.now()
+        if (busy && (await alive(peer, signal))) {
+          silentSince = clock.now()
+          waitMs = 50
+        }
         if (!isShoalError(error, ...PASSING) || clock.now() - silentSince > timings.patienceMs) throw error
         await clock.sleep(waitMs, signal)
         signal.throwIfAborted()

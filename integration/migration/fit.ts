@@ -1,12 +1,9 @@
-import { writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import type { Log } from '../../base/index.ts'
 import { hostFacts, hostNeeds, unfit, unmovable } from '../checkpoint/index.ts'
 import type { Recreation } from '../runtime/types.ts'
+import { ANNOTATION, restoreConfig, skipInFlight } from './criu-config.ts'
 import { memoryOf } from './memory.ts'
 import type { Judge, Parts } from './parts.ts'
-
-/** Where to look what becomes of connections that were established when the container was frozen. */
-const ANNOTATION = 'org.criu.config'
 
 /** Finds the base image in the swarm or upstream. @throws why it cannot be had */
 export type FindImage = (
@@ -19,10 +16,12 @@ export function createJudge(deps: {
   dir: string
   runtime: Parts['runtime']
   findImage: FindImage | undefined
+  log: Log
 }): Judge {
-  const { dir, runtime, findImage } = deps
+  const { dir, runtime, findImage, log } = deps
   return {
     async leaving(container, driver, { signal }) {
+      await skipInFlight(log)
       const facts = await driver.facts(signal)
       const unable = facts.can.checkpoint ? [] : [`${facts.name} cannot dump here: ${facts.why.join(', ')}`]
       // Connections are dumped in any case, and closed at the target unless they are to be kept.
@@ -53,8 +52,7 @@ export function createJudge(deps: {
       return { reasons, image }
     },
     async adapted(recreation, { tcpEstablished }) {
-      const path = join(dir, `criu-${tcpEstablished ? 'established' : 'close'}.conf`)
-      await writeFile(path, tcpEstablished ? 'tcp-established\n' : 'tcp-close\n')
+      const path = await restoreConfig(dir, tcpEstablished)
       const { spec } = recreation
       return {
         ...recreation,

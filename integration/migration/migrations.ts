@@ -45,7 +45,7 @@ export async function createMigrations(deps: {
     records: store.records<Entry>('migrations'),
     runtimes,
     carrier,
-    judge: createJudge({ dir, runtime: (name) => runtimes.get(name), findImage: deps.findImage }),
+    judge: createJudge({ dir, runtime: (name) => runtimes.get(name), findImage: deps.findImage, log }),
     health: untilHealthy,
     clock: systemClock,
     timings: TIMINGS,

@@ -229,18 +229,24 @@ export function createSource(parts: Parts) {
   async function finishResume(entry: Entry, patient: Parts): Promise<void> {
     const { id, container, frozenAt } = entry
     const gone = await untilDone(patient, `resume the container of migration ${id}`, async (signal) => {
+      const driver = await driverOf(entry)
       try {
-        await (await driverOf(entry)).resume(container.id, signal)
+        await driver.resume(container.id, signal)
         return false
       } catch (error) {
-        if (isShoalError(error, 'NOT_FOUND')) return true
+        const found = await driver.inspect(container.id, signal).catch((failure: unknown) => {
+          if (isShoalError(failure, 'NOT_FOUND')) return undefined
+          throw failure
+        })
+        // It died while it was frozen.
+        if (found === undefined || found.state === 'stopped' || found.state === 'created') return true
         throw error
       }
     })
     await untilDone(patient, `note the end of migration ${id}`, () =>
       step(id, {
         ...{ state: gone ? 'failed' : 'rolled-back', phase: 'ended', endedAt: clock.now() },
-        ...(gone ? { reason: `${entry.reason}; and the container is no longer here` } : {}),
+        ...(gone ? { reason: `${entry.reason}; and the container no longer runs here` } : {}),
         ...(frozenAt === undefined || gone ? {} : { downtimeMs: clock.now() - frozenAt }),
       }),
     )

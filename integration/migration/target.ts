@@ -33,7 +33,8 @@ interface Job {
   abort: AbortController
   preparing: Promise<Prepared>
   assembling: { recipe: Digest; work: Promise<number> } | undefined
-  assembled: Digest | undefined
+  /** What its directory holds, and how much of it came over the network. */
+  assembled: { recipe: Digest; fetched: number } | undefined
   applied: Digest | undefined
   fetched: number
   starting: Promise<Outcome> | undefined
@@ -229,7 +230,7 @@ export function createTarget(parts: Parts) {
   }
 
   function assemble(job: Job, { id, recipe }: Shipped, signal: AbortSignal): Promise<number> {
-    if (job.assembled === recipe) return Promise.resolve(0)
+    if (job.assembled?.recipe === recipe) return Promise.resolve(job.assembled.fetched)
     if (job.assembling?.recipe === recipe) return job.assembling.work
     const before = job.assembling?.work.catch(() => {}) ?? Promise.resolve()
     const work = (async () => {
@@ -237,8 +238,8 @@ export function createTarget(parts: Parts) {
       const previous = job.assembled
       // What a failure leaves is neither the one state nor the other.
       job.assembled = undefined
-      const { fetched } = await carrier.assemble({ id, recipe, previous, signal })
-      job.assembled = recipe
+      const { fetched } = await carrier.assemble({ id, recipe, previous: previous?.recipe, signal })
+      job.assembled = { recipe, fetched }
       return fetched
     })()
     const assembling = { recipe, work }

@@ -1,5 +1,7 @@
+import { execFileSync } from 'node:child_process'
 import { createCipheriv, createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { basename } from 'node:path'
 import { Readable } from 'node:stream'
 import { createGzip } from 'node:zlib'
 
@@ -17,6 +19,8 @@ export interface ImageSpec {
   platforms?: string[]
   /** Adds a layer with a static busybox, and a command that prints `hello from NAME:TAG`. */
   runnable?: boolean
+  /** Adds a layer with these programs of this machine, below /bin, and the libraries that they need. */
+  programs?: string[]
 }
 
 export const ARCH = process.arch === 'arm64' ? 'arm64' : 'amd64'
@@ -55,6 +59,21 @@ export function busyboxLayer(): Layer {
       { path: 'bin/sh', mode: 0o777, size: 0, content: [], link: 'busybox' },
     ]),
   )
+}
+
+/** Programs as `bin/NAME`, each library at its own path. */
+export function programsLayer(programs: string[]): Layer {
+  const entries = new Map<string, Entry>()
+  const add = (path: string, from: string): void => {
+    const content = readFileSync(from)
+    entries.set(path, { path, mode: 0o755, size: content.length, content: [content] })
+  }
+  for (const program of programs) {
+    add(`bin/${basename(program)}`, program)
+    const said = execFileSync('ldd', [program], { encoding: 'utf8' })
+    for (const [library] of said.matchAll(/\/\S+/g)) add(library.slice(1), library)
+  }
+  return gzipped(tar([...entries.values()]))
 }
 
 /** The bytes of AES-CTR over nothing: as good as random, the same for the same seed, and fast. */

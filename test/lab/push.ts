@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { request } from 'node:http'
 import { pipeline } from 'node:stream/promises'
 import { digestOf } from '../../base/index.ts'
-import { ARCH, busyboxLayer, type ImageSpec, type Layer, MEDIA, randomLayer } from './image.ts'
+import { ARCH, busyboxLayer, type ImageSpec, type Layer, MEDIA, programsLayer, randomLayer } from './image.ts'
 
 export interface Pushed {
   /** Of what the tag names: an index or a manifest. */
@@ -82,7 +82,11 @@ export async function pushImage(registry: string, spec: ImageSpec, auth?: string
       ? randomLayer(`${seed}/${i}`, layer, `layer-${i}.bin`)
       : randomLayer(layer.seed, layer.size, 'shared.bin'),
   )
-  const main = await pushPlatform(`linux/${ARCH}`, spec.runnable ? [busyboxLayer(), ...own] : own)
+  const main = await pushPlatform(`linux/${ARCH}`, [
+    ...(spec.runnable ? [busyboxLayer()] : []),
+    ...(spec.programs ? [programsLayer(spec.programs)] : []),
+    ...own,
+  ])
   let top: { bytes: Buffer; digest: string; type: string } = { ...main, type: media.manifest }
   if (spec.platforms !== undefined) {
     const others = []
