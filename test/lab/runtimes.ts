@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { type RunOptions, type RunResult, run, type Service, start, until } from './sh.ts'
 
 /** Where a runtime of a host lives: its namespace, a directory of its own, the lab's name for cgroups. */
@@ -45,11 +45,14 @@ function discarding(hostsDir: string): string[] {
  * The command line that has runc's containers in a directory of their own: containerd has it keep them by ID at one place of the
  * machine, and two hosts may have containers of the same ID.
  */
-function apart(dir: string, command: string[]): string[] {
+function apart(host: string, dir: string, command: string[]): string[] {
   const place = '/run/containerd/runc'
   for (const path of [dir, place]) mkdirSync(path, { recursive: true })
-  const script = `mount --bind "$0" ${place} && exec "$@"`
-  return ['unshare', '--mount', '--propagation', 'slave', 'sh', '-c', script, dir, ...command]
+  // What a daemon of this host mounts (network namespaces of pods) must be seen there, though it was mounted later and elsewhere.
+  const share = 'mountpoint -q "$1" || mount --bind --make-shared "$1" "$1"'
+  const bind = `mount --bind "$0" ${place} && shift && exec "$@"`
+  const script = `${share} && exec unshare --mount --propagation slave sh -c '${bind}' "$0" "$@"`
+  return ['sh', '-c', script, dir, host, ...command]
 }
 
 /**
@@ -81,7 +84,7 @@ export async function startContainerd(
     ].join('\n'),
   )
   const command = ['containerd', '--config', config]
-  const service = start(alone ? apart(join(dir, 'runc'), command) : command, {
+  const service = start(alone ? apart(dirname(dir), join(dir, 'runc'), command) : command, {
     netns,
     log: join(dir, 'containerd.log'),
   })
