@@ -27,7 +27,7 @@ export function addCheckpoints(program: Command, client: Client, context: Contex
     .option('--name <NAME>', "of the checkpoint (default the container's)")
     .option('--leave-running', 'the container goes on; else it is removed when the checkpoint is safe')
     .option('--copies <N>', 'on so many nodes is each block (default 2)')
-    .option('--encrypt-for <NODE...>', 'only these nodes can open it')
+    .option('--encrypt <NODE...>', 'only these nodes can open it: names or peer IDs')
     .option('--expires <DURATION>', 'it is removed after so long, such as 12h or 7d')
     .option('--every <DURATION>', 'again and again, until the container is gone; it goes on running')
     .option('--keep <N>', 'with --every: so many versions of this node (default 3)')

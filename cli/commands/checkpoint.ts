@@ -16,7 +16,7 @@ export interface CreateFlags extends ClientFlags {
   name?: string
   leaveRunning?: boolean
   copies?: string
-  encryptFor?: string[]
+  encrypt?: string[]
   expires?: string
   every?: string
   keep?: string
@@ -54,7 +54,7 @@ async function through(
 /** `shoal checkpoint create`: once, or every so often. */
 export async function createCommand(context: Context, container: string, flags: CreateFlags): Promise<void> {
   const { io } = context
-  const { runtime, name, copies, encryptFor, expires, every, keep } = flags
+  const { runtime, name, copies, encrypt: encryptFor, expires, every, keep } = flags
   const common = {
     container,
     ...(runtime === undefined ? {} : { runtime }),

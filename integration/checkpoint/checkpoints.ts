@@ -37,7 +37,7 @@ export async function createCheckpoints(deps: {
   now?: () => number
   /** ms between two looks for what has expired. */
   sweepMs?: number
-}): Promise<Checkpoints & { served: Served; sweep(signal: AbortSignal): Promise<void> }> {
+}): Promise<Checkpoints & { served: Served; sweep(signal: AbortSignal, grace?: number): Promise<void> }> {
   const { manager, store, states, runtimes, dir, log, now = Date.now } = deps
   const { self, identity, storing } = manager
   const trust = { identity, secret: deps.secret }
@@ -163,7 +163,7 @@ export async function createCheckpoints(deps: {
     schedules: () => schedules.list(),
     unschedule: (name) => schedules.remove(name),
     served: createServed({ published, states, images, origin: parts.origin, self: self.id, identity }),
-    sweep: (signal) => expiry.sweep(within(signal), 0),
+    sweep: (signal, grace = 0) => expiry.sweep(within(signal), grace),
     async close() {
       stop.abort(new ShoalError('ABORTED', 'the daemon is stopping'))
       await schedules.close()

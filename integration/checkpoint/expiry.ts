@@ -6,7 +6,10 @@ import type { CheckpointDocument } from './document.ts'
 import type { Published } from './published.ts'
 
 const EVERY_MS = 60_000
-/** What is stored and that no checkpoint names may belong to one that is just being made. */
+/**
+ * So long no checkpoint must have named what is stored before it counts as left behind: it may belong to one that is just being made, or whose
+ * record has not come to this node yet.
+ */
 const GRACE_MS = 60 * 60_000
 
 /**
@@ -14,7 +17,6 @@ const GRACE_MS = 60 * 60_000
  * checkpoint of the site needs, and base images that were stored for checkpoints' sake.
  */
 export interface Expiry {
-  /** `grace`: how long something is stored at least before it counts as left behind. */
   sweep(signal: AbortSignal, grace?: number): Promise<void>
   /** The record first, so that no node offers what is going. */
   remove(document: CheckpointDocument, signal: AbortSignal): Promise<void>
@@ -23,7 +25,7 @@ export interface Expiry {
 
 export function createExpiry(deps: {
   published: Published
-  storing: Pick<Storing, 'forget' | 'ofRepository' | 'find'>
+  storing: Pick<Storing, 'forget' | 'ofRepository'>
   images: BaseImages
   site: string
   log: Log
@@ -32,6 +34,8 @@ export function createExpiry(deps: {
 }): Expiry {
   const { published, storing, images, site, log, now, everyMs = EVERY_MS } = deps
   const stop = new AbortController()
+  /** What nothing names, and since when this node sees that. */
+  const orphans = new Map<string, number>()
   let running: Promise<void> = Promise.resolve()
   let timer = again()
 
@@ -62,14 +66,19 @@ export function createExpiry(deps: {
       log.info({ checkpoint: `${document.name}:${document.version}` }, 'a checkpoint has expired')
     }
     const left = await needed()
-    const isOld = (storedAt: number | undefined): boolean =>
-      storedAt === undefined || now() - storedAt > grace
-    for (const { name, storedAt } of await storing.ofRepository(STORED_LABEL)) {
-      if (!left.stored.has(name) && isOld(storedAt)) await storing.forget(name, signal)
-    }
-    for (const name of await images.kept()) {
-      if (!left.images.has(name) && isOld((await storing.find(name))?.storedAt))
-        await images.letGo(name, signal)
+    const stored = await storing.ofRepository(STORED_LABEL)
+    const orphaned = [
+      ...stored.map(({ name }) => name).filter((name) => !left.stored.has(name)),
+      ...(await images.kept()).filter((name) => !left.images.has(name)),
+    ]
+    for (const name of orphans.keys()) if (!orphaned.includes(name)) orphans.delete(name)
+    for (const name of orphaned) {
+      const since = orphans.get(name) ?? now()
+      orphans.set(name, since)
+      if (now() - since < grace) continue
+      if (stored.some((one) => one.name === name)) await storing.forget(name, signal)
+      else await images.letGo(name, signal)
+      orphans.delete(name)
     }
   }
 

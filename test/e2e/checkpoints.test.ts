@@ -151,7 +151,7 @@ describe('checkpoints between nodes', { skip: lacking('containerd', 'ctr', 'runc
   test(
     'a sealed one opens only where it was meant to',
     body(async () => {
-      await create('sealed', '--encrypt-for', site.hosts[1]!.name)
+      await create('sealed', '--encrypt', site.hosts[1]!.name)
       const seen = await cli<{ demands?: object }>(2, 'checkpoint', 'inspect', 'sealed')
       assert.equal(seen.demands, undefined)
       const open = await site.nodes[2]!.cli(['checkpoint', 'inspect', 'counter:2', '--json'])

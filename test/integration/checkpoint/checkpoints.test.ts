@@ -235,3 +235,39 @@ test('a container that is moving is left alone, and one that is being checkpoint
   release()
   claim('containerd', 'c1', 'moved')
 })
+
+test('what is stored and no checkpoint names goes, but only when it was so for an hour', async (t) => {
+  const swarm = await createSwarm()
+  let now = Date.now()
+  const node = await swarm.add()
+  const a = await checkpointsOn(node, { now: () => now })
+  t.after(async () => {
+    await a.checkpoints.close()
+    await a.states.close()
+    a.runtime.stop()
+    await swarm.close()
+  })
+  a.runtime.run('app')
+  const { checkpoint } = await create(a, 'app')
+  const { records, storing } = node.manager
+  const stored = async (): Promise<number> => (await storing.ofRepository('checkpoints')).length
+  // As on a node that has one of the records and not yet the other.
+  const key = `checkpoint/app/${checkpoint.version}/${node.id}`
+  const value = (await records.get(key))?.value
+  await records.put(key, undefined, { copies: 1 })
+  const later = async (ms: number): Promise<void> => {
+    now += ms
+    await a.checkpoints.sweep(signal, 3_600_000)
+  }
+  await later(0)
+  await later(3_000_000)
+  assert.equal(await stored(), 1)
+  await records.put(key, value, { copies: 1 })
+  await later(700_000)
+  await records.put(key, undefined, { copies: 1 })
+  await later(3_000_000)
+  await later(3_000_000)
+  assert.equal(await stored(), 1, 'it was named in between')
+  await later(700_000)
+  assert.equal(await stored(), 0)
+})
