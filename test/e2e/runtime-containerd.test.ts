@@ -18,6 +18,7 @@ import {
   connectContainerd,
   createContainer,
   startContainer,
+  waitContainer,
 } from '../../integration/runtime/containerd/index.ts'
 import { createRuntimes, type Runtime, type Runtimes } from '../../integration/runtime/index.ts'
 import { type ContractKit, testRuntimeContract } from '../integration/runtime-contract.ts'
@@ -37,7 +38,9 @@ describe('the containerd driver', { skip: lacking('containerd', 'ctr', 'runc', '
 
   before(async () => {
     lab = await createLab({ hosts: 2 })
-    await lab.push([{ name: 'lab/app', tag: '1', layers: [1000], runnable: true }])
+    await lab.push([
+      { name: 'lab/app', tag: '1', layers: [1000], platforms: ['linux/s390x'], runnable: true },
+    ])
     containerds = await Promise.all(lab.hosts.map((host) => host.containerd()))
     containerds[0]!.mirror('docker.io', [lab.cloud.registry])
     await containerds[0]!.pull(IMAGE)
@@ -199,6 +202,31 @@ describe('the containerd driver', { skip: lacking('containerd', 'ctr', 'runc', '
     )
     assert.equal((await source.inspect(id, signal)).state, 'stopped')
     assert.equal(await source.remove(id, signal), true)
+  })
+
+  test('a shim that hangs holds up nobody whose signal comes, and what it was told is done later', async () => {
+    const { source } = kit
+    const id = await kit.start({ name: 'hanging', script: 'while :; do /bin/busybox usleep 10000; done' })
+    const { pid } = await source.inspect(id, signal)
+    const shim = Number(/^PPid:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1])
+    process.kill(shim, 'SIGSTOP')
+    try {
+      const calls: ((signal: AbortSignal) => Promise<unknown>)[] = [
+        (soon) => source.pause(id, soon),
+        (soon) => source.exec(id, ['/bin/busybox', 'true'], { timeoutMs: 60_000, signal: soon }),
+        (soon) => source.remove(id, soon),
+        (soon) => waitContainer(client, id, soon),
+      ]
+      for (const call of calls) {
+        await assert.rejects(call(AbortSignal.timeout(300)), { code: 'ABORTED' })
+      }
+      const late = source.exec(id, ['/bin/busybox', 'true'], { timeoutMs: 500, signal })
+      await assert.rejects(late, { code: 'TIMEOUT' })
+    } finally {
+      process.kill(shim, 'SIGCONT')
+    }
+    await until('it is removed', () => source.remove(id, signal).catch(() => false), { timeoutMs: 60_000 })
+    await assert.rejects(source.inspect(id, signal), { code: 'NOT_FOUND' })
   })
 
   test('an image whose tag has another digest by now is pulled by its digest', async () => {

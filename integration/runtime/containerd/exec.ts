@@ -12,10 +12,10 @@ import { specOf } from './workload.ts'
 
 const OUTPUT_BYTES = 64 * 1024
 const SIGKILL = 9
-const CLEAN_MS = 10_000
+const CLEAN_MS = 3000
 const LINGER_MS = 2000
 
-/** Runs a program in a container as its first process would run it.  */
+/** Runs a program in a container as its first process would run it. */
 export async function exec(
   { client, id, dir }: { client: ContainerdClient; id: string; dir: string },
   args: string[],

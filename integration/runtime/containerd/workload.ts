@@ -132,7 +132,7 @@ function logger(path: string): string {
   return `binary:///bin/sh?-c=${encodeURIComponent(script)}`
 }
 
-/** Starts a container's first process, or restores its processes. A task that did not start is gone again. @throws RUNTIME */
+/** Starts a container's first process, or restores its processes. A task that did not start is gone again. @throws BUSY (it is started) | RUNTIME */
 export async function startContainer(options: StartOptions): Promise<{ pid: number }> {
   const { client, id, log, restore, signal } = options
   const { container } = await client.containers.get({ id }, { signal })
@@ -146,15 +146,15 @@ export async function startContainer(options: StartOptions): Promise<{ pid: numb
     )
   }
   const output = log === undefined ? {} : { stdout: logger(log), stderr: logger(log) }
-  const options_ = taskOptions(container.runtime?.options ?? null, restore)
-  await client.tasks.create(
-    { containerId: id, rootfs: mounts, ...output, ...(options_ ? { options: options_ } : {}) },
-    { signal, timeoutMs: 0 },
-  )
+  const own = taskOptions(container.runtime?.options ?? null, restore)
+  const task = { containerId: id, rootfs: mounts, ...output, ...(own ? { options: own } : {}) }
   try {
+    await client.tasks.create(task, { signal, timeoutMs: 0 })
     return await client.tasks.start({ containerId: id }, { signal, timeoutMs: 0 })
   } catch (error) {
-    await removeTask(client, id, AbortSignal.timeout(20_000)).catch(() => {})
+    // BUSY: it has a task, which is another's.
+    if (!isShoalError(error, 'BUSY'))
+      await removeTask(client, id, AbortSignal.timeout(20_000)).catch(() => {})
     throw error
   }
 }
