@@ -207,7 +207,7 @@ export async function createOffload(options: OffloadOptions): Promise<Offload> {
         else record.entry = where.entry
         if (where.within === undefined) delete record.within
         else record.within = where.within
-        const { fits, changed } = placing.assign(record)
+        const { fits, changed } = await assign(record)
         if (fits) {
           try {
             await apps.save(record)
@@ -267,7 +267,9 @@ export async function createOffload(options: OffloadOptions): Promise<Offload> {
         if (survey.isStale()) await survey.refresh({ now: true })
         else void survey.refresh()
         const names = spec.pods.map(({ name }) => name)
-        const { fits, places, reasons } = placing.decide(spec, names, where)
+        const first = placing.decide(spec, names, where)
+        if (!first.fits) await survey.refresh({ now: true })
+        const { fits, places, reasons } = first.fits ? first : placing.decide(spec, names, where)
         if (fits) return { fits, reasons, nodes: [...new Set(places.map(({ peer }) => peer))] }
         const above = await up.available(spec, where)
         return { fits: above.fits, reasons: [...reasons, ...above.reasons], nodes: above.nodes }
@@ -285,6 +287,14 @@ export async function createOffload(options: OffloadOptions): Promise<Offload> {
         }
       },
     }
+  }
+
+  /** Who is told that nothing fits has waited until the nodes were asked once more; who gets a place does not wait. */
+  async function assign(record: AppRecord): Promise<{ fits: boolean; changed: AppRecord[] }> {
+    const first = placing.assign(record)
+    if (first.fits) return first
+    await survey.refresh({ now: true })
+    return placing.assign(record)
   }
 
   function checkImage(image: string): void {

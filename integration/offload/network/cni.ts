@@ -95,11 +95,11 @@ export function createCniNetwork({ plugins, dir }: { plugins: string; dir: strin
     await rename(join(marks, `.${name}`), join(marks, name))
   }
 
-  /** Deletion is idempotent in each plugin, by the name alone. */
+  /** Deletion is idempotent in each plugin, by the name alone; but portmap looks for nothing where no port is named. */
   async function unmake(name: string, signal: AbortSignal): Promise<void> {
     const netns = join(spaces, name)
     if (!existsSync(netns) && !existsSync(join(marks, name))) return
-    await plugin('DEL', name, portmap([]), signal)
+    await plugin('DEL', name, portmap([{ port: 1, host: 1 }]), signal)
     if (firewall) await plugin('DEL', name, { type: 'firewall' }, signal).catch(() => {})
     await plugin('DEL', name, bridge, signal)
     while (await isNamespace(netns)) await command('umount', ['-l', netns], { signal })

@@ -174,7 +174,11 @@ export function createNodeExecutor(options: NodeExecutorOptions): NodeExecutor {
     const row = rows.get(key)
     if (row === undefined) return
     const state = live(key)
-    if (isShoalError(error, 'ABORTED') && state.work.signal.aborted) state.work = new AbortController()
+    // It was interrupted, since something else is wanted now.
+    if (isShoalError(error, 'ABORTED')) {
+      kick(key, backoffMs)
+      return
+    }
     state.failures++
     const wait = Math.min(MAX_BACKOFF_MS, backoffMs * 2 ** (state.failures - 1))
     const reason = (error as Error).message
@@ -250,7 +254,7 @@ export function createNodeExecutor(options: NodeExecutorOptions): NodeExecutor {
     await network.detach(name, signal)
     await options.dropLog(name)
     // It may have been wanted again meanwhile.
-    if (rows.get(key) !== row) return kick(key)
+    if (rows.get(key) !== row) return void kick(key)
     await rows.delete(key)
     const state = live(key)
     clearTimeout(state.retry)

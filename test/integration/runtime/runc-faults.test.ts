@@ -145,20 +145,6 @@ describe('runc where things go wrong', { skip: lacking('runc', 'criu') }, () => 
     await runtime.remove('plain', quiet)
   })
 
-  test('what podman manages is left to it', async () => {
-    const { runtime } = place
-    const bundle = await place.bundle('managed', SLEEP, (spec) => {
-      spec.annotations = { 'io.container.manager': 'libpod' }
-    })
-    await place.start('managed', bundle)
-    assert.ok(!(await runtime.list(quiet)).some(({ id }) => id === 'managed'))
-    await assert.rejects(
-      runtime.inspect('managed', quiet),
-      (error) => isShoalError(error, 'NOT_FOUND') && error.message.includes('libpod'),
-    )
-    await runtime.remove('managed', quiet)
-  })
-
   test('one that has ended by itself is stopped, and its layer is still there', async () => {
     const { runtime } = place
     await started('ended', ['/bin/busybox', 'touch', '/here'])
