@@ -29,7 +29,7 @@ export interface Runtimes {
 }
 
 /** Another runtime is another line here. */
-const DRIVERS: Partial<Record<RuntimeName, (options: RuntimesOptions) => Promise<Runtime | undefined>>> = {
+const DRIVERS: Record<RuntimeName, (options: RuntimesOptions) => Promise<Runtime | undefined>> = {
   containerd: async (options) =>
     options.containerd &&
     (await import('./containerd/index.ts')).createContainerdRuntime({ ...options, ...options.containerd }),
@@ -53,7 +53,7 @@ export function createRuntimes(options: RuntimesOptions): Runtimes {
   const loaded = new Map<RuntimeName, Promise<Runtime>>()
 
   async function load(name: RuntimeName): Promise<Runtime> {
-    const runtime = names.includes(name) ? await DRIVERS[name]?.(options) : undefined
+    const runtime = names.includes(name) ? await DRIVERS[name](options) : undefined
     if (!runtime) throw new ShoalError('NOT_FOUND', `no ${name} is configured on this node`)
     return runtime
   }

@@ -4,8 +4,6 @@ export interface CallOptions {
   signal: AbortSignal
   /** Default 60 s; 0: none. */
   timeoutMs?: number
-  /** What the call makes is kept from containerd's garbage collection by this lease. */
-  lease?: string
 }
 
 /** @throws NOT_FOUND | BUSY (there is one already, or it is in use) | UNFIT (not implemented) | TIMEOUT | ABORTED | RUNTIME */
@@ -73,13 +71,6 @@ export interface Envelope {
   topic: string
   event: Any | null
 }
-export interface TaskExit {
-  containerId: string
-  /** The container's ID, or that of an exec in it. */
-  id: string
-  pid: number
-  exitStatus: number
-}
 export interface RuncOptions {
   binaryName: string
   root: string
@@ -142,8 +133,6 @@ export interface ContainerdApi {
   images: {
     get: Unary<{ name: string }, { image: ImageRecord }>
     list: Unary<{ filters?: string[] }, { images: ImageRecord[] }>
-    create: Unary<{ image: Partial<ImageRecord> }, { image: ImageRecord }>
-    delete: Unary<{ name: string; sync?: boolean }, unknown>
   }
   content: {
     info: Unary<
@@ -151,11 +140,9 @@ export interface ContainerdApi {
       { info: { digest: string; size: number; labels: Record<string, string> } }
     >
     read: Streaming<{ digest: string; offset?: number; size?: number }, { offset: number; data: Uint8Array }>
-    delete: Unary<{ digest: string }, unknown>
   }
   snapshots: {
     prepare: Unary<SnapshotKey & { parent: string; labels?: Record<string, string> }, { mounts: Mount[] }>
-    view: Unary<SnapshotKey & { parent: string; labels?: Record<string, string> }, { mounts: Mount[] }>
     mounts: Unary<SnapshotKey, { mounts: Mount[] }>
     remove: Unary<SnapshotKey, unknown>
     stat: Unary<SnapshotKey, { info: SnapshotInfo }>
@@ -163,10 +150,6 @@ export interface ContainerdApi {
   events: {
     /** Ends with an error when containerd goes. */
     subscribe: Streaming<{ filters: string[] }, Envelope>
-  }
-  leases: {
-    create: Unary<{ id: string; labels?: Record<string, string> }, unknown>
-    delete: Unary<{ id: string; sync?: boolean }, unknown>
   }
   introspection: {
     plugins: Unary<{ filters?: string[] }, { plugins: Plugin[] }>

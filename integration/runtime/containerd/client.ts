@@ -8,7 +8,7 @@ import {
 } from '@grpc/proto-loader'
 import { ShoalError } from '../../../base/index.ts'
 import { aborted } from '../run.ts'
-import type { Any, CallOptions, CheckpointOptions, ContainerdApi, RuncOptions, TaskExit } from './api.ts'
+import type { Any, CallOptions, CheckpointOptions, ContainerdApi, RuncOptions } from './api.ts'
 
 const SERVICES: Record<keyof ContainerdApi, string> = {
   containers: 'containerd.services.containers.v1.Containers',
@@ -17,12 +17,11 @@ const SERVICES: Record<keyof ContainerdApi, string> = {
   content: 'containerd.services.content.v1.Content',
   snapshots: 'containerd.services.snapshots.v1.Snapshots',
   events: 'containerd.services.events.v1.Events',
-  leases: 'containerd.services.leases.v1.Leases',
   introspection: 'containerd.services.introspection.v1.Introspection',
   version: 'containerd.services.version.v1.Version',
   cri: 'runtime.v1.RuntimeService',
 }
-const FILES = [...Object.keys(SERVICES), 'runc', 'task-events'].map((name) => `${name}.proto`)
+const FILES = [...Object.keys(SERVICES), 'runc'].map((name) => `${name}.proto`)
 const CALL_MS = 60_000
 /** How long a containerd that was away is waited for: a little longer than the pause between two tries. */
 const READY_MS = 1500
@@ -33,7 +32,6 @@ const MESSAGE_BYTES = 64 * 2 ** 20
 export interface Wrapped {
   'containerd.runc.v1.Options': RuncOptions
   'containerd.runc.v1.CheckpointOptions': CheckpointOptions
-  'containerd.events.TaskExit': TaskExit
 }
 
 export interface ContainerdClient extends ContainerdApi {
@@ -76,12 +74,8 @@ export function connectContainerd({ address, namespace = 'default' }: ClientOpti
     'grpc.max_receive_message_length': MESSAGE_BYTES,
   })
 
-  function metadata({ lease }: CallOptions): Metadata {
-    const made = new Metadata()
-    made.set('containerd-namespace', namespace)
-    if (lease !== undefined) made.set('containerd-lease', lease)
-    return made
-  }
+  const metadata = new Metadata()
+  metadata.set('containerd-namespace', namespace)
 
   type Method = ServiceDefinition[string]
 
@@ -95,7 +89,7 @@ export function connectContainerd({ address, namespace = 'default' }: ClientOpti
         method.requestSerialize,
         method.responseDeserialize,
         request,
-        metadata(options),
+        metadata.clone(),
         deadline,
         (error, response) => {
           signal.removeEventListener('abort', abort)
@@ -140,7 +134,7 @@ export function connectContainerd({ address, namespace = 'default' }: ClientOpti
         method.requestSerialize,
         method.responseDeserialize,
         request,
-        metadata(options),
+        metadata.clone(),
       )
       const abort = (): void => call.cancel()
       signal.addEventListener('abort', abort, { once: true })

@@ -1,13 +1,5 @@
-export type { ContainerdApi, ContainerRecord, Envelope, Process } from './api.ts'
-export { type ClientOptions, type ContainerdClient, connectContainerd, unwrap } from './client.ts'
-export { type ContainerdRuntimeOptions, createContainerdRuntime } from './driver.ts'
-export { inspectImage, type LocalImage, type PullOptions, pullImage } from './image.ts'
-export {
-  type CreateOptions,
-  createContainer,
-  removeContainer,
-  type StartOptions,
-  specOf,
-  startContainer,
-  waitContainer,
-} from './workload.ts'
+export type { ContainerRecord } from './api.ts'
+export { type ContainerdClient, connectContainerd } from './client.ts'
+export { createContainerdRuntime } from './driver.ts'
+export { pullImage } from './image.ts'
+export { createContainer, removeContainer, startContainer, waitContainer } from './workload.ts'
