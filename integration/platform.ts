@@ -77,6 +77,8 @@ export async function createPlatform(dependencies: PlatformDependencies): Promis
     })
     return made
   }
+  // What was captured in an earlier run must not be evicted before somebody asks for it again.
+  if (await (await import('./state/index.ts')).wereStatesHeld(store)) await states()
 
   const claim = createClaims()
   const checkpoints = createLazyCheckpoints({

@@ -1,6 +1,7 @@
 import type { Digest, Log } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 
+const RECORDS = 'states'
 /** A hold outlives a restart for so long: until then whoever asked for the state has taken it up again, or will not. */
 const KEPT_MS = 24 * 3600_000
 
@@ -19,8 +20,14 @@ export interface Holds {
   close(): void
 }
 
+/** Whether states were held in an earlier run, which `createStates` takes up. */
+export async function wereStatesHeld(store: BlockStore): Promise<boolean> {
+  for await (const _ of store.records<Held>(RECORDS).entries()) return true
+  return false
+}
+
 export function createHolds({ store, log }: { store: BlockStore; log: Log }): Holds {
-  const records = store.records<Held>('states')
+  const records = store.records<Held>(RECORDS)
   const held = new Map<Digest, (() => void)[]>()
 
   function take(recipe: Digest, blobs: Digest[]): void {

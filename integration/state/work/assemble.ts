@@ -43,7 +43,7 @@ export async function assembleFiles(request: {
   const plan = planAssembly(recipe, previous)
   const packs = [...plan.needs.keys()].map((index) => recipe.packs[index] as Pack)
   const coming = fetchAhead(job, packs)
-  const fds = createFds((file) => pathOf(dir, plan.files[file] as FilePlan))
+  const fds = createFds((file) => pathOf(dir, plan.files[file] as FilePlan), job.check)
   let written = 0
   for (const path of plan.gone) remove(dir, path)
   try {

@@ -34,20 +34,26 @@ interface ReadBody extends JobBody {
 
 // The daemon is gone: what it wanted is wanted no more, and another one may begin anew.
 process.on('disconnect', () => process.exit())
+// A terminal or a service manager tells all processes to end; the daemon may still need this one for that.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => {})
+const parent = process.ppid
 
 const stopped = new Set<number>()
 const calls = createCalls(
-  (message) => void process.send?.(message),
+  (message) => void process.send?.(message, undefined, undefined, (error) => error && process.exit()),
   (name) => jobs[name],
 )
 process.on('message', calls.receive)
 
 const daemon: Daemon = {
   call: calls.call,
-  isStopped: (job) => stopped.has(job),
+  // Its death is heard of at the next turn only.
+  isStopped: (job) => stopped.has(job) || process.ppid !== parent,
 }
 
 const loadKnown = createKnowledge()
+const cache = createFrameCache()
+
 /** Runs a job's work, and lets go of what it has open. */
 const withJob =
   <B extends JobBody>(work: (body: B, job: Job) => Promise<unknown>): ((body: B) => Promise<unknown>) =>
@@ -106,8 +112,14 @@ const jobs: Record<string, Handler> = {
       filled = 0
       await job.give(out.subarray(0, length))
     }
-    const cache = createFrameCache(job, recipe)
-    for await (const piece of readRange(cache, file, body.start, Math.min(body.end, file.size))) {
+    for await (const piece of readRange({
+      job,
+      cache,
+      recipe,
+      file,
+      start: body.start,
+      end: Math.min(body.end, file.size),
+    })) {
       for (let at = 0; at < piece.length; ) {
         const part = Math.min(piece.length - at, OUT - filled)
         out.set(piece.subarray(at, at + part), filled)

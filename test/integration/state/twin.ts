@@ -32,6 +32,7 @@ export interface Twin {
 export function createTwin(root: string): Twin {
   const blobs = new Map<Digest, Buffer>()
   const fetched = new Set<Digest>()
+  const cache = createFrameCache()
   let load = createKnowledge()
   let count = 0
 
@@ -98,12 +99,7 @@ export function createTwin(root: string): Twin {
       const { recipe } = await readRecipe(job, digest)
       const file = recipe.files.find((each) => each.path === path)!
       const parts: Buffer[] = []
-      for await (const part of readRange(
-        createFrameCache(job, recipe),
-        file,
-        start,
-        Math.min(end, file.size),
-      ))
+      for await (const part of readRange({ job, cache, recipe, file, start, end: Math.min(end, file.size) }))
         parts.push(Buffer.from(part))
       return Buffer.concat(parts)
     },
