@@ -28,7 +28,7 @@ interface Warm {
   files: Map<string, LastFile>
 }
 
-/** So many workloads are kept ready, and for so many pages each, 64 bytes a page. */
+/** So many workloads are kept ready, and for so many pages each, some 40 bytes a page. */
 const MOST_WARM = 4
 const MOST_PAGES = 2 ** 18
 
