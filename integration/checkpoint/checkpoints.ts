@@ -1,4 +1,5 @@
-import { rm } from 'node:fs/promises'
+import { readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { type Log, ShoalError } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 import type { Manager, PeerId } from '../../manager/index.ts'
@@ -78,8 +79,10 @@ export async function createCheckpoints(deps: {
     return work
   }
 
-  // What is in there the last daemon has left, and nothing here refers to it.
-  await rm(dir, { recursive: true, force: true })
+  // Nothing here refers to what the last daemon has left on its way.
+  for (const name of await readdir(dir).catch(() => [])) {
+    if (/^(?:create|restore)-/.test(name)) await rm(join(dir, name), { recursive: true, force: true })
+  }
   await parts.freezing.recover(stop.signal)
   const expiry = createExpiry({
     ...{ published, storing, images, site: self.site, log, now },

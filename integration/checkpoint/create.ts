@@ -6,6 +6,7 @@ import { pipeline } from 'node:stream/promises'
 import { crc32 } from 'node:zlib'
 import { type Digest, isShoalError, ShoalError } from '../../base/index.ts'
 import type { PeerId } from '../../manager/index.ts'
+import { skipInFlight } from '../migration/criu-config.ts'
 import type { Runtime } from '../runtime/types.ts'
 import type { Captured, Seal } from '../state/types.ts'
 import { artifactIndex, CRIU_DIR, indexDigest, RW_FILE, virtualParts } from './artifact.ts'
@@ -48,8 +49,11 @@ export async function createCheckpoint(
       if (await parts.isMoving(driver.name, container.id)) {
         throw new ShoalError('BUSY', `${container.name} is on its way to another node`)
       }
+      if (dumpsTcp(driver)) await skipInFlight(log)
       const found = await driver.facts(signal)
-      const reasons = found.can.checkpoint ? await unmovable(container, { signal }) : found.why
+      const reasons = found.can.checkpoint
+        ? await unmovable(container, { tcpEstablished: dumpsTcp(driver), signal })
+        : found.why
       if (reasons.length > 0 || !found.can.checkpoint) throw unfitError(container.name, reasons)
       return found
     })
@@ -193,6 +197,11 @@ async function predecessor(
   return { seal: newSeal(), recipe: undefined }
 }
 
+/** Connections are dumped, and closed where it is restored: clients connect anew. Docker cannot. */
+function dumpsTcp({ name }: Runtime): boolean {
+  return name !== 'docker'
+}
+
 async function dump(
   driver: Runtime,
   id: string,
@@ -201,7 +210,8 @@ async function dump(
 ): Promise<{ size: number; crc: number }> {
   const images = join(dir, CRIU_DIR)
   await mkdir(images, { mode: 0o700 })
-  await driver.dump(id, { dir: images, leave: 'as-it-was' }, signal)
+  const tcpEstablished = dumpsTcp(driver)
+  await driver.dump(id, { dir: images, leave: 'as-it-was', tcpEstablished }, signal)
   let size = 0
   let crc = 0
   await pipeline(

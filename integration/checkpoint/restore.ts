@@ -2,6 +2,7 @@ import { createReadStream } from 'node:fs'
 import { mkdir, mkdtemp, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isShoalError, ShoalError } from '../../base/index.ts'
+import { ANNOTATION, restoreConfig } from '../migration/criu-config.ts'
 import type { Prepared } from '../runtime/types.ts'
 import { CRIU_DIR, RW_FILE } from './artifact.ts'
 import type { BaseImage } from './base-image.ts'
@@ -53,10 +54,14 @@ export async function restoreCheckpoint(
         await parts.states.assemble({ recipe: document.recipe, dir, origin: parts.origin, ...sealed, signal })
         await check(inside, dir)
       })
+      const { spec } = recreation
+      // Never one that the checkpoint names.
+      const annotations = { ...spec.annotations, [ANNOTATION]: await restoreConfig(parts.dir, false) }
+      const adapted = { ...recreation, spec: { ...spec, annotations } }
       const label = `${document.name}:${document.version}`
       forget = await parts.freezing.making(runtime, name, label)
       const made = await steps.run('prepare', () =>
-        driver!.prepare({ name, recreation, image, labels: { [LABEL]: label } }, signal),
+        driver!.prepare({ name, recreation: adapted, image, labels: { [LABEL]: label } }, signal),
       )
       prepared = made
       await steps.run('layer', () => made.applyWritable(createReadStream(join(dir, RW_FILE)), signal))

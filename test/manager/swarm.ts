@@ -270,7 +270,8 @@ export async function createSwarm({ log = silentLog() }: { log?: Log } = {}): Pr
     },
     async close() {
       await Promise.all(nodes.map((node) => node.stop()))
-      await rm(root, { recursive: true, force: true })
+      // A helper that was just told to end may still make a directory.
+      await rm(root, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 })
     },
   }
 }
