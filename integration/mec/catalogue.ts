@@ -38,7 +38,7 @@ function listedApp(app: App): Listed {
     appProvider: app.owner,
     appSoftVersion: '1.0',
     appDVersion: '1.0',
-    appDescription: `${spec.pods.length} pods, registered by ${app.owner}`.slice(0, 128),
+    appDescription: `Registered by ${app.owner}, in ${spec.pods.length} pod${spec.pods.length === 1 ? '' : 's'}`,
     spec,
   }
 }
