@@ -1,6 +1,7 @@
 import { lookup as systemLookup } from 'node:dns'
 import { BlockList, isIP, type LookupFunction } from 'node:net'
 import { ShoalError } from '../../base/index.ts'
+import { malformed } from './fields.ts'
 
 /** Link-local addresses: a cloud's metadata service is there, and no device. The unspecified one and multicast reach this machine or everybody. */
 const never = new BlockList()
@@ -55,6 +56,16 @@ export function checkTarget(text: string, { allowLoopback }: { allowLoopback: bo
   const why = isIP(literal) === 0 ? undefined : refusal(literal, allowLoopback)
   if (why !== undefined) throw new ShoalError('USAGE', `must not go there: ${why}`)
   return url
+}
+
+/** Where a device wants to be called back. @throws USAGE, naming the member */
+export function checkCallback(url: string | undefined, { local }: { local: boolean }): void {
+  if (url === undefined) return
+  try {
+    checkTarget(url, { allowLoopback: local })
+  } catch (error) {
+    throw malformed([{ field: 'callbackReference', detail: (error as Error).message }])
+  }
 }
 
 /** Resolves a name for a connection, and fails where it leads to an address that is refused. */

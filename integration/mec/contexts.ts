@@ -1,40 +1,18 @@
 import { randomBytes } from 'node:crypto'
 import { isShoalError, type Log, ShoalError } from '../../base/index.ts'
 import type { Records } from '../../blockstore/index.ts'
-import type { App, AppSpec, Offload } from '../offload/types.ts'
-import { checkTarget } from './callback-target.ts'
+import type { App, Offload } from '../offload/types.ts'
+import { checkCallback } from './callback-target.ts'
 import type { Catalogue } from './catalogue.ts'
-import { type ContextRequest, parseContext } from './context-body.ts'
-import { type Fault, malformed } from './fields.ts'
+import { parseContext } from './context-body.ts'
+import { contextView, refuseOtherChanges, type StoredContext, wantedPlaces } from './context-record.ts'
 import { instancesOf } from './instances.ts'
-import type { LocationConstraints, Locations } from './location.ts'
+import type { Locations } from './location.ts'
 import type { Outbox } from './outbox.ts'
+import { createSettling } from './settling.ts'
 import { createTurns } from './turns.ts'
 import type { Call } from './types.ts'
 import type { Whereabouts } from './whereabouts.ts'
-
-/** An application context, and how far it is. */
-export interface StoredContext {
-  id: string
-  ue: string
-  request: ContextRequest
-  spec: AppSpec
-  /** Made before the application is, so that a crash leaves neither two nor one that nobody knows. */
-  appId: string
-  allowLoopback: boolean
-  /**
-   * creating: the device has no answer yet; waiting: for room at one of its locations; placed: the application is to run;
-   * deleting: it is to be gone.
-   */
-  phase: 'creating' | 'waiting' | 'placed' | 'deleting'
-  /** Addresses that the device knows, by pod. */
-  told: Record<string, string>
-  /** Locations, as JSON, of which a device that waits was told that there is room. */
-  toldPlaces: string[]
-  /** Why it came to nothing. */
-  reason?: string
-  createdAt: number
-}
 
 export interface Contexts {
   /** `signal`: the daemon stops. @throws USAGE | NOT_FOUND | DENIED | UNFIT | ABORTED */
@@ -83,8 +61,7 @@ export async function createContexts({
   const contexts = new Map<string, StoredContext>()
   const byApp = new Map<string, StoredContext>()
   const perUe = new Map<string, number>()
-  /** Who waits for something to become of a context. */
-  const watchers = new Map<string, Set<() => void>>()
+  const settling = createSettling()
   const inTurn = createTurns()
   const stop = new AbortController()
   let retryTimer: NodeJS.Timeout | undefined
@@ -106,11 +83,7 @@ export async function createContexts({
     if (left > 0) perUe.set(context.ue, left)
     else perUe.delete(context.ue)
     await records.delete(context.id)
-    stirred(context)
-  }
-
-  function stirred({ id }: StoredContext): void {
-    for (const watcher of [...(watchers.get(id) ?? [])]) watcher()
+    settling.stir(context.id)
   }
 
   async function tell(context: StoredContext, body: Record<string, unknown>): Promise<void> {
@@ -118,12 +91,6 @@ export async function createContexts({
     if (url === undefined) return
     const { ue, id, allowLoopback } = context
     await outbox.add({ lane: laneOf(id), ue, url, allowLoopback, body })
-  }
-
-  function wantedPlaces({ request }: StoredContext): LocationConstraints[] {
-    return request.appInfo.userAppInstanceInfo.flatMap(({ appLocation }) =>
-      appLocation ? [appLocation] : [],
-    )
   }
 
   function whereOf(context: StoredContext): { entry?: string; within?: string[] } {
@@ -195,7 +162,7 @@ export async function createContexts({
     }
     for (const { pod, referenceURI } of changed) context.told[pod] = referenceURI!
     await save(context)
-    stirred(context)
+    settling.stir(context.id)
   }
 
   /** Somebody else deletes the application (its time was over): when it is gone, so is its context. */
@@ -267,59 +234,11 @@ export async function createContexts({
     })
   }
 
-  async function settle(context: StoredContext, signal: AbortSignal): Promise<void> {
-    const done = (): boolean => ran(context) || !contexts.has(context.id) || context.phase === 'waiting'
-    const set = watchers.get(context.id) ?? new Set()
-    watchers.set(context.id, set)
-    await new Promise<void>((resolve) => {
-      const finish = (): void => {
-        clearTimeout(timer)
-        set.delete(watcher)
-        if (set.size === 0) watchers.delete(context.id)
-        signal.removeEventListener('abort', finish)
-        resolve()
-      }
-      const watcher = (): void => {
-        if (done()) finish()
-      }
-      const timer = setTimeout(finish, waitMs)
-      signal.addEventListener('abort', finish)
-      set.add(watcher)
-      watcher()
-    })
-  }
-
-  async function view(context: StoredContext): Promise<Record<string, unknown>> {
-    const { request } = context
-    const app = await offload.get(context.ue, context.appId)
-    const instances = app ? instancesOf(app) : []
-    const asked = request.appInfo.userAppInstanceInfo
-    const userAppInstanceInfo = Array.from({ length: Math.max(instances.length, asked.length) }, (_, i) => {
-      const instance = instances[i]
-      const appLocation = asked[i]?.appLocation
-      return {
-        ...(instance ? { appInstanceId: instance.appInstanceId } : {}),
-        ...(instance?.referenceURI === undefined ? {} : { referenceURI: instance.referenceURI }),
-        ...(appLocation === undefined ? {} : { appLocation }),
-      }
-    })
-    return { contextId: context.id, ...request, appInfo: { ...request.appInfo, userAppInstanceInfo } }
-  }
-
   function find(ue: string, id: string): StoredContext {
     const context = contexts.get(id)
     // Whether somebody else has such a context is nobody's business.
     if (context?.ue !== ue) throw new ShoalError('NOT_FOUND', 'this device has no such context')
     return context
-  }
-
-  function checkCallback(request: ContextRequest, call: Call): void {
-    if (request.callbackReference === undefined) return
-    try {
-      checkTarget(request.callbackReference, { allowLoopback: call.local })
-    } catch (error) {
-      throw malformed([{ field: 'callbackReference', detail: (error as Error).message }])
-    }
   }
 
   for await (const [, context] of records.entries()) keep(context)
@@ -348,7 +267,7 @@ export async function createContexts({
   return {
     async create(call, signal) {
       const request = parseContext(call.body)
-      checkCallback(request, call)
+      checkCallback(request.callbackReference, call)
       if ((perUe.get(call.ue) ?? 0) >= MAX_CONTEXTS) {
         throw new ShoalError('DENIED', `the device has ${MAX_CONTEXTS} contexts: delete one`)
       }
@@ -384,7 +303,10 @@ export async function createContexts({
           }
         }
       })
-      if (phase === 'placed' && request.callbackReference === undefined) await settle(context, signal)
+      if (phase === 'placed' && request.callbackReference === undefined) {
+        const settled = (): boolean => ran(context) || !contexts.has(context.id)
+        await settling.until(context.id, settled, { waitMs, signal })
+      }
       // Nobody may hear of it any more: it stays what the next daemon takes back.
       signal.throwIfAborted()
       return inTurn(context.id, async () => {
@@ -392,7 +314,7 @@ export async function createContexts({
           const why = context.reason === undefined ? '' : `: ${context.reason}`
           throw new ShoalError('UNFIT', `the application did not come to run${why}`)
         }
-        const answer = await view(context)
+        const answer = contextView(context, await offload.get(context.ue, context.appId))
         context.phase = phase
         await save(context)
         if (phase === 'waiting') retry(retryMs)
@@ -402,7 +324,7 @@ export async function createContexts({
     async update(call, id) {
       const known = find(call.ue, id)
       const asked = parseContext(call.body, { contextId: id })
-      checkCallback(asked, call)
+      checkCallback(asked.callbackReference, call)
       await inTurn(id, async () => {
         const context = find(call.ue, id)
         if (context !== known || context.phase === 'deleting') {
@@ -456,27 +378,4 @@ export async function createContexts({
       stop.abort()
     },
   }
-}
-
-/** A context's update may change its callback and its locations. @throws USAGE */
-function refuseOtherChanges(old: ContextRequest, asked: ContextRequest): void {
-  const faults: Fault[] = []
-  const same = (field: string, before: unknown, after: unknown): void => {
-    if (after !== undefined && after !== before) faults.push({ field, detail: 'cannot be updated' })
-  }
-  same('associateDevAppId', old.associateDevAppId, asked.associateDevAppId)
-  same('appLocationUpdates', old.appLocationUpdates ?? false, asked.appLocationUpdates)
-  same('appAutoInstantiation', old.appAutoInstantiation ?? false, asked.appAutoInstantiation)
-  for (const name of [
-    'appName',
-    'appProvider',
-    'appDVersion',
-    'appDId',
-    'appSoftVersion',
-    'appDescription',
-    'appPackageSource',
-  ] as const) {
-    same(`appInfo.${name}`, old.appInfo[name], asked.appInfo[name])
-  }
-  if (faults.length > 0) throw malformed(faults)
 }

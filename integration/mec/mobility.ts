@@ -1,47 +1,23 @@
 import { randomBytes } from 'node:crypto'
-import { isIP } from 'node:net'
 import { type Log, ShoalError } from '../../base/index.ts'
 import type { Records } from '../../blockstore/index.ts'
 import type { Membership } from '../../manager/index.ts'
 import type { App, AppMoved, Offload } from '../offload/types.ts'
 import {
-  type AssociateId,
   type MobilityStatus,
   millisecondsOf,
   parseRegistration,
   parseSubscription,
-  type RegistrationInfo,
-  type Subscription,
   timeStamp,
 } from './amsi-body.ts'
-import { bareAddress, checkTarget } from './callback-target.ts'
+import { checkCallback } from './callback-target.ts'
 import type { ContextRequest } from './context-body.ts'
 import { malformed } from './fields.ts'
-import { hostPortOf, instanceId, instancesOf, parseInstanceId } from './instances.ts'
+import { instanceId, instancesOf, parseInstanceId } from './instances.ts'
+import { createNotices, laneOf, type StoredRegistration, type StoredSubscription, serves } from './notices.ts'
 import type { Outbox } from './outbox.ts'
+import { createTurns } from './turns.ts'
 import type { Call } from './types.ts'
-
-export interface StoredRegistration {
-  id: string
-  ue: string
-  info: RegistrationInfo
-  /** ms since the epoch. */
-  acceptedAt: number
-}
-
-export interface StoredSubscription {
-  id: string
-  ue: string
-  subscription: Subscription
-  href: string
-  allowLoopback: boolean
-  /** The device's, for notifications about nobody else's. */
-  address: string
-  createdAt: number
-  expiryTold: boolean
-  /** Adjacent instances that were told last, as JSON. */
-  adjacent: string
-}
 
 /** The application mobility service of ETSI MEC 021 for the devices whose home this node is. */
 export interface Mobility {
@@ -72,7 +48,6 @@ const MAX_EACH = 64
 /** A subscriber hears so long before that its subscription ends, or at half of its time. */
 const WARN_MS = 10e3
 const MAX_TIMER_MS = 3600e3
-const SETTLE_MS = 200
 
 const STATUS_OF: Record<AppMoved['status'], MobilityStatus> = {
   moving: 'INTERHOST_MOVEOUT_TRIGGERED',
@@ -105,9 +80,8 @@ export async function createMobility({
   const subscriptions = new Map<string, StoredSubscription>()
   /** Applications that were asked whether they may be moved. */
   const asked = new Set<string>()
-  const stale = new Set<string>()
+  const inTurn = createTurns()
   let expiryTimer: NodeJS.Timeout | undefined
-  let adjacentTimer: NodeJS.Timeout | undefined
   let closed = false
 
   for await (const [id, one] of records.registrations.entries()) registrations.set(id, one)
@@ -115,7 +89,13 @@ export async function createMobility({
 
   const ofUe = <T extends { ue: string }>(table: Map<string, T>, ue: string): T[] =>
     [...table.values()].filter((one) => one.ue === ue)
-  const laneOf = (id: string): string => `subscription/${id}`
+
+  const notices = createNotices({
+    registrationsOf: (ue) => ofUe(registrations, ue),
+    subscriptionsOf: (ue) => ofUe(subscriptions, ue),
+    records: records.subscriptions,
+    ...{ offload, outbox, members, contextOf, log, now },
+  })
 
   function find<T extends { ue: string }>(table: Map<string, T>, ue: string, id: string, what: string): T {
     const found = table.get(id)
@@ -138,61 +118,6 @@ export async function createMobility({
     _links: { self: { href } },
   })
 
-  function serves(registration: StoredRegistration, appInstanceId: string): boolean {
-    const { serviceConsumerId } = registration.info
-    return 'appInstanceId' in serviceConsumerId && serviceConsumerId.appInstanceId === appInstanceId
-  }
-
-  async function send(one: StoredSubscription, body: Record<string, unknown>): Promise<void> {
-    const { id, ue, subscription, allowLoopback } = one
-    await outbox.add({ lane: laneOf(id), ue, url: subscription.callbackReference, allowLoopback, body })
-  }
-
-  const links = ({ href }: StoredSubscription): Record<string, unknown> => ({ subscription: { href } })
-
-  /** Devices that an instance serves: as it was registered, else the one whose it is. */
-  function devicesOf(ue: string, appInstanceId: string, address: string): AssociateId[] {
-    const registered = ofUe(registrations, ue)
-      .filter((one) => serves(one, appInstanceId))
-      .flatMap(({ info }) => (info.deviceInformation ?? []).map(({ associateId }) => associateId))
-    if (registered.length > 0) return registered
-    const value = bareAddress(address)
-    return [{ type: isIP(value) === 6 ? 'UE_IPV6_ADDRESS' : 'UE_IPv4_ADDRESS', value }]
-  }
-
-  async function tellMobility(
-    { owner }: App,
-    appInstanceId: string,
-    status: MobilityStatus,
-    referenceURI: string | undefined,
-  ): Promise<void> {
-    for (const one of ofUe(subscriptions, owner)) {
-      const { subscriptionType, filterCriteria } = one.subscription
-      if (subscriptionType !== 'MobilityProcedureSubscription') continue
-      if (!filterCriteria.mobilityStatus?.includes(status)) continue
-      if (filterCriteria.appInstanceId !== undefined && filterCriteria.appInstanceId !== appInstanceId)
-        continue
-      const wanted = filterCriteria.associateId ?? []
-      const devices = devicesOf(owner, appInstanceId, one.address).filter(
-        ({ type, value }) =>
-          wanted.length === 0 || wanted.some((other) => other.type === type && other.value === value),
-      )
-      if (devices.length === 0) continue
-      const address = referenceURI === undefined ? undefined : hostPortOf(referenceURI)
-      await send(one, {
-        notificationType: 'MobilityProcedureNotification',
-        timeStamp: timeStamp(now()),
-        associateId: devices,
-        mobilityStatus: status,
-        targetAppInfo: {
-          appInstanceId,
-          ...(address === undefined ? {} : { commInterface: { ipAddresses: [address] } }),
-        },
-        _links: links(one),
-      })
-    }
-  }
-
   /** The state goes with the application, so that its devices' contexts are where it is. */
   async function noteTransfer(ue: string, appInstanceId: string): Promise<void> {
     for (const one of ofUe(registrations, ue).filter((other) => serves(other, appInstanceId))) {
@@ -209,87 +134,8 @@ export async function createMobility({
     if (status === 'moving' && asked.has(app.id)) return
     if (status !== 'moving') asked.delete(app.id)
     const address = status === 'moved' ? referenceURI : undefined
-    await tellMobility(app, appInstanceId, STATUS_OF[status], address)
+    await notices.mobility(app, appInstanceId, STATUS_OF[status], address)
     if (status === 'moved') await noteTransfer(app.owner, appInstanceId)
-  }
-
-  function descriptorOf(app: App): string {
-    return contextOf(app.id)?.appInfo.appDId ?? app.id
-  }
-
-  async function adjacent(ue: string): Promise<Record<string, unknown>[]> {
-    const apps = await offload.list(ue)
-    const instances = apps.flatMap((app) =>
-      instancesOf(app).map((instance) => ({ ...instance, appDId: descriptorOf(app) })),
-    )
-    const isRegistered = ({ appInstanceId }: { appInstanceId: string }): boolean =>
-      ofUe(registrations, ue).some((one) => serves(one, appInstanceId))
-    const registered = instances.filter(isRegistered)
-    return instances.flatMap((instance) => {
-      const address = instance.referenceURI === undefined ? undefined : hostPortOf(instance.referenceURI)
-      if (!address || isRegistered(instance)) return []
-      const host = instance.peer === undefined ? undefined : members.find(instance.peer)
-      const beside = registered.find(
-        (one) => one.appDId === instance.appDId && one.pod === instance.pod && one.peer !== instance.peer,
-      )
-      return [
-        {
-          appInstanceId: instance.appInstanceId,
-          appDId: instance.appDId,
-          appInstanceCommLink: [{ ipAddresses: [address] }],
-          ...(host
-            ? {
-                mecHostInformation: {
-                  hostName: host.name,
-                  hostId: { shoal: { peer: host.id, site: host.site } },
-                },
-              }
-            : {}),
-          ...(beside ? { registeredInstanceId: beside.appInstanceId } : {}),
-        },
-      ]
-    })
-  }
-
-  async function tellAdjacent(ue: string): Promise<void> {
-    const mine = ofUe(subscriptions, ue).filter(
-      ({ subscription }) => subscription.subscriptionType === 'AdjacentAppInfoSubscription',
-    )
-    if (mine.length === 0) return
-    const all = await adjacent(ue)
-    for (const one of mine) {
-      const { appInstanceId } = one.subscription.filterCriteria
-      const found = all.filter(
-        ({ registeredInstanceId }) =>
-          registeredInstanceId !== undefined &&
-          (appInstanceId === undefined || registeredInstanceId === appInstanceId),
-      )
-      const text = JSON.stringify(found)
-      if (text === one.adjacent) continue
-      one.adjacent = text
-      await send(one, {
-        notificationType: 'AdjacentAppInfoNotification',
-        timeStamp: timeStamp(now()),
-        ...(appInstanceId === undefined ? {} : { associateId: devicesOf(ue, appInstanceId, one.address) }),
-        adjacentAppInfo: found.map((info) => ({
-          appInstanceId: info.appInstanceId,
-          commInterface: info.appInstanceCommLink,
-        })),
-        _links: links(one),
-      })
-      await records.subscriptions.put(one.id, one)
-    }
-  }
-
-  /** Changes of one device's applications come in swarms. */
-  function adjacencyChanged(ue: string): void {
-    stale.add(ue)
-    adjacentTimer ??= setTimeout(() => {
-      adjacentTimer = undefined
-      const ues = [...stale]
-      stale.clear()
-      for (const one of ues) quietly(tellAdjacent(one))
-    }, SETTLE_MS)
   }
 
   function quietly(work: Promise<unknown>): void {
@@ -321,11 +167,11 @@ export async function createMobility({
       if (warningOf(one, deadline) > now()) continue
       if (!one.expiryTold) {
         one.expiryTold = true
-        await send(one, {
+        await notices.send(one, {
           notificationType: 'ExpiryNotification',
           timeStamp: timeStamp(now()),
           expiryDeadline: one.subscription.expiryDeadline,
-          _links: links(one),
+          _links: notices.links(one),
         })
         await records.subscriptions.put(one.id, one)
       }
@@ -350,25 +196,13 @@ export async function createMobility({
   }
 
   const off = [
-    offload.onMoved((moved) => quietly(onMoved(moved))),
+    // One after the other: a subscriber must not hear of the end before the beginning.
+    offload.onMoved((moved) => quietly(inTurn(moved.app.id, () => onMoved(moved)))),
     offload.onChange((app) => {
-      if (app.state !== 'copying' && app.state !== 'registered') adjacencyChanged(app.owner)
+      if (app.state !== 'copying' && app.state !== 'registered') notices.adjacencyChanged(app.owner)
     }),
   ]
   schedule()
-
-  function checkCallback({ callbackReference }: Subscription, call: Call): void {
-    try {
-      checkTarget(callbackReference, { allowLoopback: call.local })
-    } catch (error) {
-      throw malformed([{ field: 'callbackReference', detail: (error as Error).message }])
-    }
-  }
-
-  async function testNotification(one: StoredSubscription): Promise<void> {
-    if (!one.subscription.requestTestNotification) return
-    await send(one, { notificationType: 'TestNotification', _links: links(one) })
-  }
 
   return {
     async register(call) {
@@ -378,7 +212,7 @@ export async function createMobility({
       registrations.set(one.id, one)
       await records.registrations.put(one.id, one)
       schedule()
-      adjacencyChanged(call.ue)
+      notices.adjacencyChanged(call.ue)
       return registrationView(one)
     },
     registrations: (ue) => ofUe(registrations, ue).map(registrationView),
@@ -390,7 +224,7 @@ export async function createMobility({
       registrations.set(id, updated)
       await records.registrations.put(id, updated)
       schedule()
-      adjacencyChanged(call.ue)
+      notices.adjacencyChanged(call.ue)
       const { serviceConsumerId, deviceInformation = [] } = info
       const instance =
         'appInstanceId' in serviceConsumerId ? parseInstanceId(serviceConsumerId.appInstanceId) : undefined
@@ -404,11 +238,11 @@ export async function createMobility({
       find(registrations, ue, id, 'registration')
       registrations.delete(id)
       await records.registrations.delete(id)
-      adjacencyChanged(ue)
+      notices.adjacencyChanged(ue)
     },
     async subscribe(call) {
       const subscription = parseSubscription(call.body, now())
-      checkCallback(subscription, call)
+      checkCallback(subscription.callbackReference, call)
       refuseTooMany(subscriptions, call.ue, 'subscriptions')
       const id = randomBytes(16).toString('hex')
       const one: StoredSubscription = {
@@ -424,9 +258,9 @@ export async function createMobility({
       }
       subscriptions.set(id, one)
       await records.subscriptions.put(id, one)
-      await testNotification(one)
+      await notices.test(one)
       schedule()
-      adjacencyChanged(call.ue)
+      notices.adjacencyChanged(call.ue)
       return subscriptionView(one)
     },
     subscriptions: (ue) =>
@@ -441,7 +275,7 @@ export async function createMobility({
       if (subscription.subscriptionType !== one.subscription.subscriptionType) {
         throw malformed([{ field: 'subscriptionType', detail: 'cannot be updated' }])
       }
-      checkCallback(subscription, call)
+      checkCallback(subscription.callbackReference, call)
       const updated: StoredSubscription = {
         ...one,
         subscription,
@@ -453,9 +287,9 @@ export async function createMobility({
       subscriptions.set(id, updated)
       await records.subscriptions.put(id, updated)
       await outbox.redirect(laneOf(id), subscription.callbackReference, call.local)
-      await testNotification(updated)
+      await notices.test(updated)
       schedule()
-      adjacencyChanged(call.ue)
+      notices.adjacencyChanged(call.ue)
       return subscriptionView(updated)
     },
     async unsubscribe(ue, id) {
@@ -464,7 +298,7 @@ export async function createMobility({
       await records.subscriptions.delete(id)
       await outbox.forget(laneOf(id))
     },
-    adjacent,
+    adjacent: notices.adjacent,
     mayMove(app) {
       const levels = ofUe(registrations, app.owner)
         .filter((one) => instancesOf(app).some(({ appInstanceId }) => serves(one, appInstanceId)))
@@ -484,14 +318,14 @@ export async function createMobility({
             )
           if (!wantsToBeAsked) continue
           asked.add(app.id)
-          await tellMobility(app, appInstanceId, 'INTERHOST_MOVEOUT_TRIGGERED', undefined)
+          await notices.mobility(app, appInstanceId, 'INTERHOST_MOVEOUT_TRIGGERED', undefined)
         }
       }
     },
     async close() {
       closed = true
       clearTimeout(expiryTimer)
-      clearTimeout(adjacentTimer)
+      notices.close()
       for (const stop of off) stop()
     },
   }
