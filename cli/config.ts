@@ -60,6 +60,8 @@ export interface Config {
   /** Serve from containerd's files what is there. */
   borrow: boolean
   docker?: string
+  /** runc's state directory. */
+  runc?: string
   mec?: HostPort
   /** Paths of PEM files; each needs the other. */
   mecCert?: string
@@ -157,6 +159,11 @@ function hostLabel(): string {
   )
 }
 
+/** True where a program of that name is on the path. */
+function isInstalled(program: string, env: NodeJS.ProcessEnv): boolean {
+  return (env.PATH ?? '').split(':').some((dir) => dir !== '' && existsSync(join(dir, program)))
+}
+
 /**
  * Puts the configuration together: flag > SHOAL_* environment > file > default. A setting that takes several values is
  * replaced as a whole by the stronger source.
@@ -232,6 +239,7 @@ export async function loadConfig(input: ConfigInput): Promise<Config> {
     ...given('containerdRoot', path('containerd-root') ?? whereExists('/var/lib/containerd')),
     borrow: one('borrow') !== 'false',
     ...given('docker', path('docker') ?? whereExists('/run/docker.sock')),
+    ...given('runc', path('runc') ?? (isInstalled('runc', input.env) ? '/run/runc' : undefined)),
     ...given('mec', as('mec', parseHostPort)),
     ...given('mecCert', path('mec-cert')),
     ...given('mecKey', path('mec-key')),

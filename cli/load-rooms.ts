@@ -161,6 +161,7 @@ export async function loadRooms(): Promise<Rooms> {
           dataDir: config.dataDir,
           ...(config.containerd === undefined ? {} : { containerd: config.containerd }),
           ...(config.docker === undefined ? {} : { docker: config.docker }),
+          ...(config.runc === undefined ? {} : { runc: config.runc }),
           podCgroup: config.podCgroup,
           ...(config.mec === undefined ? {} : { mec: mecConfig(config, config.mec) }),
         },

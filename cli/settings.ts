@@ -242,6 +242,13 @@ export const SETTINGS: readonly Setting[] = [
     shownDefault: '/run/docker.sock where it exists',
   },
   {
+    name: 'runc',
+    argument: 'DIR',
+    path: true,
+    help: "runc's state directory (its --root), for containers of plain bundles",
+    shownDefault: '/run/runc where runc is installed',
+  },
+  {
     name: 'mec',
     argument: 'ADDR:PORT',
     help: 'the MEC API, for devices that hand applications to the edge',

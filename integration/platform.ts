@@ -23,6 +23,8 @@ export interface PlatformDependencies {
     /** Sockets of runtimes, where there are any. */
     containerd?: string
     docker?: string
+    /** runc's state directory. */
+    runc?: string
     /** Cgroup below which applications' pods get theirs. */
     podCgroup: string
     /** The MEC API of this node, and the next manager up; absent: off. */
@@ -59,11 +61,12 @@ export interface Platform {
 
 export async function createPlatform(dependencies: PlatformDependencies): Promise<Platform> {
   const { config, registry, manager, store, collect, host, secret, log } = dependencies
-  const { dataDir, containerd, docker } = config
+  const { dataDir, containerd, docker, runc } = config
   const closers: (() => Promise<void>)[] = []
   const runtimes = createRuntimes({
     ...(containerd === undefined ? {} : { containerd: { address: containerd } }),
     ...(docker === undefined ? {} : { docker: { socket: docker } }),
+    ...(runc === undefined ? {} : { runc: { root: runc } }),
     ...{ registry, dir: join(dataDir, 'runtimes'), log },
   })
   closers.push(() => runtimes.close())

@@ -52,6 +52,13 @@ describe('the configuration', () => {
     assert.equal((await load({ flags: { borrow: false } })).borrow, false)
   })
 
+  test('runc has its usual state directory where it is installed', async () => {
+    assert.equal((await load({})).runc, undefined)
+    await writeFile(join(dir, 'runc'), '', { mode: 0o755 })
+    assert.equal((await load({ env: { PATH: `/nowhere:${dir}` } })).runc, '/run/runc')
+    assert.equal((await load({ flags: { runc: '/run/other' } })).runc, '/run/other')
+  })
+
   test('unprivileged state is below $XDG_STATE_HOME or the home', () => {
     assert.equal(defaultDataDir({ XDG_STATE_HOME: '/x' }, 1000), '/x/shoal')
     assert.equal(defaultDataDir({ HOME: '/home/u' }, 1000), '/home/u/.local/state/shoal')

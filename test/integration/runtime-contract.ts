@@ -252,6 +252,8 @@ export function testRuntimeContract(kit: () => ContractKit): void {
     const other = `/proc/${(await source.inspect(helper, signal)).pid}/ns/net`
     const prepared = await prepare(id, { netns: other })
     const images = fresh('dump')
+    // Or its files would be of another moment than its memory.
+    await source.pause(id, signal)
     await source.dump(id, { dir: images, leave: 'as-it-was' }, signal)
     await prepared.applyWritable(await source.writable(id, signal), signal)
     const { pid } = await prepared.start(images, signal)
@@ -279,6 +281,8 @@ export function testRuntimeContract(kit: () => ContractKit): void {
     const { source, target } = kit()
     const id = await start()
     const images = fresh('dump')
+    // Or its files would be of another moment than its memory.
+    await source.pause(id, signal)
     await source.dump(id, { dir: images, leave: 'as-it-was' }, signal)
     const prepared = await prepare(id)
     await prepared.applyWritable(await source.writable(id, signal), signal)

@@ -25,7 +25,8 @@ export interface DockerPlace {
 /**
  * CRIU's images of a container's processes, by way of where docker keeps checkpoints. One that is to stop is frozen for it and
  * killed in its freezer, so that docker takes it for one that was stopped by somebody and starts it not again. Docker goes on with a
- * checkpoint whoever waits for it, so it is waited for whatever the signal says.
+ * checkpoint whoever waits for it, so it is waited for whatever the signal says. It has no option for established TCP connections:
+ * where there are some, CRIU refuses.
  */
 export async function dump(
   place: DockerPlace,
@@ -38,11 +39,6 @@ export async function dump(
   const status = State.Status
   if (status !== 'running' && status !== 'paused')
     throw new ShoalError('RUNTIME', `${id} has no processes to dump: it is ${status}`)
-  if (options.tcpEstablished)
-    throw new ShoalError(
-      'UNFIT',
-      'docker dumps no established TCP connections: its checkpoints leave the network out',
-    )
   await readdir(options.dir).catch((cause) => {
     throw new ShoalError('RUNTIME', `${options.dir} is no directory for CRIU’s images`, { cause })
   })

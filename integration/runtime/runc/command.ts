@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { isShoalError, ShoalError } from '../../../base/index.ts'
 import { unmountBelow } from '../mounts.ts'
-import { ended, lastLines, plainEnvironment, run } from '../run.ts'
+import { aborted, ended, lastLines, plainEnvironment, run } from '../run.ts'
 import type { ContainerState } from '../types.ts'
 
 /** What `runc list` and `runc state` say. */
@@ -55,6 +56,9 @@ export function createRunc({
     command,
     global,
     async list(signal) {
+      if (signal.aborted) throw aborted(signal)
+      // It would make the directory.
+      if (!existsSync(root)) return []
       const { stdout } = await run(command, [...global, 'list', '-f', 'json'], { signal })
       return (JSON.parse(stdout || 'null') as RuncState[] | null) ?? []
     },

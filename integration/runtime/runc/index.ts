@@ -29,6 +29,8 @@ export interface RuncOptions {
 }
 
 const START_MS = 60_000
+/** How podman and CRI-O mark what is theirs, and would not know of a move. */
+const MANAGER = 'io.container.manager'
 
 /**
  * Containers that were made of plain bundles, `runc run`: runc knows no images and no names but IDs. Labels are the
@@ -86,7 +88,10 @@ export async function createRuncRuntime(options: RuncOptions): Promise<Runtime> 
         'NOT_FOUND',
         `runc has ${found.length === 0 ? 'no' : 'more than one'} container ${container}`,
       )
-    return containerOf(found[0]!)
+    const one = await containerOf(found[0]!)
+    const manager = one.spec.annotations?.[MANAGER]
+    if (manager) throw new ShoalError('NOT_FOUND', `runc’s container ${container} is managed by ${manager}`)
+    return one
   }
 
   return {
@@ -110,7 +115,9 @@ export async function createRuncRuntime(options: RuncOptions): Promise<Runtime> 
     async list(signal) {
       const known = await all(signal)
       const read = await Promise.all(known.map((state) => containerOf(state).catch(() => undefined)))
-      return read.filter((container) => container !== undefined)
+      return read
+        .filter((container) => container !== undefined)
+        .filter(({ spec }) => spec.annotations?.[MANAGER] === undefined)
     },
     inspect,
     async describe(id, signal) {

@@ -10,7 +10,7 @@ import { readSpec } from './bundle.ts'
 import type { Runc } from './command.ts'
 import { unpackImage } from './image.ts'
 import { specFor } from './spec.ts'
-import type { BundleStore, OwnBundle } from './store.ts'
+import { type BundleStore, CRIU_CONF, type OwnBundle } from './store.ts'
 
 export interface Place {
   runc: Runc
@@ -63,7 +63,9 @@ export function prepared(place: Place, id: string, bundle: OwnBundle): Prepared 
       const work = await mkdtemp(join(place.temporary, 'restore-'))
       const pidFile = join(work, 'pid')
       const args = ['restore', '--detach', '--bundle', bundle.path, '--image-path', dir, '--work-path', work]
-      args.push('--tcp-established', '--file-locks', '--pid-file', pidFile, id)
+      const conf = await readFile(join(bundle.path, CRIU_CONF), 'utf8').catch(() => '')
+      if (!conf.includes('tcp-close')) args.push('--tcp-established')
+      args.push('--file-locks', '--pid-file', pidFile, id)
       try {
         // What had the host's network, or what CRIU took for it, is restored into the one that CRIU runs in.
         const { linux } = await readSpec(bundle.path)

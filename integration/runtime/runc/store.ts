@@ -13,6 +13,8 @@ export interface OwnBundle {
   readonly writable: string
 }
 
+export const CRIU_CONF = 'criu.conf'
+
 export interface BundleStore {
   /** @throws BUSY where there is one of that name */
   create(name: string, spec: OciSpec, lower: string | undefined, signal: AbortSignal): Promise<OwnBundle>
@@ -26,8 +28,10 @@ export interface BundleStore {
   remove(name: string, signal: AbortSignal): Promise<void>
 }
 
-/** Cgroups are the container's new ones, whatever CRIU's images say. */
-const CRIU_CONF = 'manage-cgroups ignore\n'
+/** Names the configuration that runc gives CRIU for a container. */
+const ANNOTATION = 'org.criu.config'
+/** What may be asked of CRIU by the configuration that a container comes with: how it is to take its connections. */
+const PASSED_ON = ['tcp-established', 'tcp-close', 'skip-in-flight']
 
 export function createBundleStore(dir: string): BundleStore {
   const pathOf = (name: string): string => join(dir, name)
@@ -65,8 +69,8 @@ export function createBundleStore(dir: string): BundleStore {
         for (const each of lower === undefined ? ['rootfs'] : ['rootfs', 'upper', 'work'])
           await mkdir(join(path, each), { mode: 0o755 })
         const config = { ...spec, root: { ...spec.root, path: 'rootfs' } }
-        config.annotations = { ...spec.annotations, 'org.criu.config': join(path, 'criu.conf') }
-        await writeFile(join(path, 'criu.conf'), CRIU_CONF)
+        config.annotations = { ...spec.annotations, [ANNOTATION]: join(path, CRIU_CONF) }
+        await writeFile(join(path, CRIU_CONF), await criuConf(spec.annotations?.[ANNOTATION]))
         await writeFile(join(path, 'config.json'), JSON.stringify(config, null, 2))
         // Last: with this it is one.
         await writeFile(join(path, 'lower'), lower ?? '')
@@ -97,6 +101,13 @@ export function createBundleStore(dir: string): BundleStore {
     },
   }
   return store
+}
+
+/** Cgroups are the container's new ones, whatever CRIU's images say. */
+async function criuConf(given: string | undefined): Promise<string> {
+  const text = given === undefined ? '' : await readFile(given, 'utf8').catch(() => '')
+  const lines = text.split('\n').filter((line) => PASSED_ON.includes(line.trim()))
+  return ['manage-cgroups ignore', ...lines, ''].join('\n')
 }
 
 /** mount's options end at commas, and the lower directories at colons. */

@@ -145,6 +145,38 @@ describe('runc where things go wrong', { skip: lacking('runc', 'criu') }, () => 
     await runtime.remove('plain', quiet)
   })
 
+  test('of the CRIU configuration that it comes with only what is about connections counts', async () => {
+    const { runtime } = place
+    await started('configured')
+    const conf = join(place.dir, 'criu.conf')
+    await writeFile(conf, 'tcp-close\naction-script /bin/evil\nskip-in-flight\n')
+    const recreation = await runtime.describe('configured', quiet)
+    recreation.spec.annotations = { 'org.criu.config': conf }
+    await runtime.pause('configured', quiet)
+    const dir = await emptyDir()
+    await runtime.dump('configured', { dir, leave: 'as-it-was' }, quiet)
+    const prepared = await runtime.prepare({ name: 'configured-2', recreation, image: undefined }, quiet)
+    await prepared.applyWritable(await runtime.writable('configured', quiet), quiet)
+    const own = (await runtime.inspect('configured-2', quiet)).spec.annotations?.['org.criu.config'] ?? ''
+    assert.equal(await readFile(own, 'utf8'), 'manage-cgroups ignore\ntcp-close\nskip-in-flight\n')
+    await prepared.start(dir, quiet)
+    for (const id of ['configured', 'configured-2']) assert.equal(await runtime.remove(id, quiet), true)
+  })
+
+  test('what podman manages is left to it', async () => {
+    const { runtime } = place
+    const bundle = await place.bundle('managed', SLEEP, (spec) => {
+      spec.annotations = { 'io.container.manager': 'libpod' }
+    })
+    await place.start('managed', bundle)
+    assert.ok(!(await runtime.list(quiet)).some(({ id }) => id === 'managed'))
+    await assert.rejects(
+      runtime.inspect('managed', quiet),
+      (error) => isShoalError(error, 'NOT_FOUND') && error.message.includes('libpod'),
+    )
+    await runtime.remove('managed', quiet)
+  })
+
   test('one that has ended by itself is stopped, and its layer is still there', async () => {
     const { runtime } = place
     await started('ended', ['/bin/busybox', 'touch', '/here'])
