@@ -23,20 +23,18 @@ export function createBlobs(deps: {
   signal: AbortSignal
 }): Blobs {
   const { manager, store, origin, spool, onUse = () => {}, signal } = deps
+  const fetches = new Map<Digest, Promise<number>>()
   const open = new Map<Digest, OpenBlob>()
   const streams = new Map<number, AsyncIterator<Uint8Array>>()
   let closed = false
 
   async function fetch({ digest, size }: { digest: Digest; size?: number }): Promise<number> {
-    const known = open.get(digest)
-    if (known) return sizeOf(known)
     onUse(digest)
     if (!origin && !(await manager.holds(digest))) throw new ShoalError('NOT_FOUND', `${digest} is not here`)
     const expected = size ?? (await store.blob(digest))?.size
-    const from = origin?.({ digest, size: expected ?? 0 }) ?? nowhere
     const blob = await manager.open({
       digest,
-      origin: from,
+      origin: origin?.({ digest, size: expected ?? 0 }) ?? nowhere,
       ...(expected === undefined ? {} : { size: expected }),
       priority: 'client',
       signal,
@@ -45,7 +43,8 @@ export function createBlobs(deps: {
     open.set(digest, blob)
     // A file must not get a byte of which the whole blob's digest was not checked.
     await Promise.race([blob.done, aborted(signal)])
-    return sizeOf(blob)
+    if (blob.size === undefined) throw new ShoalError('INTERNAL', `${digest} has no size`)
+    return blob.size
   }
 
   async function pull(request: {
@@ -71,7 +70,11 @@ export function createBlobs(deps: {
 
   return {
     handlers: {
-      fetch,
+      fetch(blob: { digest: Digest; size?: number }) {
+        const known = fetches.get(blob.digest) ?? fetch(blob)
+        fetches.set(blob.digest, known)
+        return known
+      },
       pull,
       async here({ digests }: { digests: Digest[] }) {
         for (const digest of digests) onUse(digest)
@@ -101,11 +104,6 @@ const nowhere: Origin = {
   async fetch() {
     throw new ShoalError('NOT_FOUND', 'it is only looked for here')
   },
-}
-
-function sizeOf(blob: OpenBlob): number {
-  if (blob.size === undefined) throw new ShoalError('INTERNAL', `${blob.digest} has no size`)
-  return blob.size
 }
 
 function aborted(signal: AbortSignal): Promise<never> {

@@ -4,8 +4,8 @@ import { type Calls, createCalls, type Handler } from './work/calls.ts'
 
 /** The process ends when it had nothing to do for so long; until then it is warm for the next round of a migration. */
 const IDLE_MS = 60_000
-/** Its heap is small; what it works on lies outside of it, and is let go by its own calls of `gc`. */
-const FLAGS = ['--max-semi-space-size=1', '--max-old-space-size=192', '--expose-gc']
+/** Its heap is small: what it works on lies outside of it. */
+const FLAGS = ['--max-semi-space-size=1', '--max-old-space-size=192']
 
 export type Handlers = Record<string, Handler>
 

@@ -39,6 +39,11 @@ export function createHolds({ store, log }: { store: BlockStore; log: Log }): Ho
     for (const release of before ?? []) release()
   }
 
+  function letGo(recipe: Digest): void {
+    for (const release of held.get(recipe) ?? []) release()
+    held.delete(recipe)
+  }
+
   async function restore(): Promise<void> {
     for await (const [recipe, { blobs, at }] of records.entries()) {
       if (Date.now() - at < KEPT_MS) take(recipe as Digest, blobs)
@@ -53,18 +58,22 @@ export function createHolds({ store, log }: { store: BlockStore; log: Log }): Ho
   return {
     ready,
     async hold(recipe, blobs) {
+      const isNew = !held.has(recipe)
       take(recipe, blobs)
-      await records.put(recipe, { blobs, at: Date.now() })
+      try {
+        await records.put(recipe, { blobs, at: Date.now() })
+      } catch (error) {
+        if (isNew) letGo(recipe)
+        throw error
+      }
     },
     async release(recipe) {
       await ready
       await records.delete(recipe)
-      for (const release of held.get(recipe) ?? []) release()
-      held.delete(recipe)
+      letGo(recipe)
     },
     close() {
-      for (const releases of held.values()) for (const release of releases) release()
-      held.clear()
+      for (const recipe of [...held.keys()]) letGo(recipe)
     },
   }
 }

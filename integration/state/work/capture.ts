@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { type Digest, ShoalError } from '../../../base/index.ts'
 import { packRecipe } from '../form/frames.ts'
 import { LIMITS, PACK_PAGES, PAGE } from '../form/limits.ts'
-import { isPath } from '../form/paths.ts'
+import { checkPaths } from '../form/paths.ts'
 import {
   addExtent,
   type Extents,
@@ -15,6 +15,7 @@ import {
   packSize,
   type Recipe,
   type RecipeFile,
+  stateSize,
 } from '../form/recipe.ts'
 import type { StateFile } from '../types.ts'
 import { partsOf } from './cuts.ts'
@@ -60,7 +61,6 @@ export async function captureFiles(request: {
   let isOpen = false
   let changed = 0
   let added = 0
-  mkdirSync(dir, { recursive: true })
 
   async function finish(): Promise<void> {
     const pack = writer.finish()
@@ -90,14 +90,14 @@ export async function captureFiles(request: {
     return table.push(digest)
   }
 
-  async function captureFile({ path, from }: StateFile): Promise<RecipeFile> {
+  async function captureFile(source: StateFile, before: LastFile | undefined): Promise<RecipeFile> {
+    const { path, from } = source
     const fd = openSync(from, 'r')
     const stat = fstatSync(fd, { bigint: true })
     const size = Number(stat.size)
     const extents = emptyExtents(16)
     const isKept = size >= WORTH && opened.size < MOST_OPEN
     if (isKept) opened.set(path, { fd, size, mtimeNs: stat.mtimeNs, extents })
-    const before = known.last.get(path)
     const comparison = before && compareWith(before)
     const add: AddRun = (pack, page, length) => addExtent(extents, pack, page, length)
     let hint = -1
@@ -132,20 +132,29 @@ export async function captureFiles(request: {
           await job.turn()
         }
       }
-      return { path, size, extents }
     } finally {
       if (!isKept) closeSync(fd)
     }
+    if (comparison?.isSound() === false) {
+      // What was taken for the same may not have been.
+      if (opened.delete(path)) closeSync(fd)
+      return captureFile(source, undefined)
+    }
+    return { path, size, extents }
   }
 
   try {
+    const sources = sorted(request.files)
+    mkdirSync(dir, { recursive: true })
     const files: RecipeFile[] = []
-    for (const file of sorted(request.files)) files.push(await captureFile(file))
+    for (const source of sources) files.push(await captureFile(source, known.last.get(source.path)))
     await finish()
     const recipe = withoutUnused({ seal: job.seal?.id, packs, files })
     const blob = packRecipe(encodeRecipe(recipe), job.seal?.key)
     const runs = files.reduce((sum, { extents }) => sum + extents.count, 0)
-    if (blob.length > LIMITS.recipe || runs > LIMITS.extents)
+    const size = stateSize(recipe)
+    const isTooMuch = size > LIMITS.state || runs > LIMITS.extents || recipe.packs.length > LIMITS.packs
+    if (isTooMuch || blob.length > LIMITS.recipe)
       throw new ShoalError('USAGE', 'the state is too large, or in too many pieces')
     const path = join(dir, `${name}-recipe`)
     writeFileSync(path, blob, { mode: 0o600 })
@@ -154,7 +163,7 @@ export async function captureFiles(request: {
     return {
       recipe: { digest, size: blob.length, path },
       packs: recipe.packs.map((pack) => ({ digest: pack.digest, size: packSize(pack) })),
-      size: files.reduce((sum, { size }) => sum + size, 0),
+      size,
       changed,
       added,
     }
@@ -168,12 +177,13 @@ export async function captureFiles(request: {
 }
 
 function sorted(files: StateFile[]): StateFile[] {
-  const paths = new Set<string>()
-  for (const { path } of files) {
-    if (!isPath(path) || paths.has(path)) throw new ShoalError('USAGE', `not a path of a state: ${path}`)
-    paths.add(path)
+  const inOrder = [...files].sort((a, b) => (a.path < b.path ? -1 : 1))
+  try {
+    checkPaths(inOrder.map(({ path }) => path))
+  } catch (error) {
+    throw new ShoalError('USAGE', (error as Error).message)
   }
-  return [...files].sort((a, b) => (a.path < b.path ? -1 : 1))
+  return inOrder
 }
 
 /** Packs that the files do not need any more are left out. */

@@ -27,6 +27,8 @@ export interface Comparison {
   match(at: number, chunk: Buffer, from: number, to: number, add: AddRun): number
   /** The page at this offset was known, and is at this place: the ones after it may have moved with it. */
   found(at: number, place: number): void
+  /** Nobody has written to the last file yet. */
+  isSound(): boolean
 }
 
 export type AddRun = (pack: number, page: number, length: number) => void
@@ -34,8 +36,11 @@ export type AddRun = (pack: number, page: number, length: number) => void
 /** Undefined when the file was written to since. */
 export function compareWith(last: LastFile): Comparison | undefined {
   const { fd, size, mtimeNs, extents } = last
-  const now = fstatSync(fd, { bigint: true })
-  if (Number(now.size) !== size || now.mtimeNs !== mtimeNs) return undefined
+  const isSound = (): boolean => {
+    const now = fstatSync(fd, { bigint: true })
+    return Number(now.size) === size && now.mtimeNs === mtimeNs
+  }
+  if (!isSound()) return undefined
   const window = Buffer.allocUnsafeSlow(WINDOW)
   const starts = new Float64Array(extents.count + 1)
   for (let i = 0; i < extents.count; i++)
@@ -84,6 +89,7 @@ export function compareWith(last: LastFile): Comparison | undefined {
   }
 
   return {
+    isSound,
     match(at, chunk, from, to, add) {
       let done = 0
       while (from + done + PAGE <= to) {

@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileS
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { ShoalError, silentLog } from '../../../base/index.ts'
+import { createCrew } from '../../../integration/state/crew.ts'
 import { createStates } from '../../../integration/state/index.ts'
 import { type Bench, createBench, origin, pages, readFiles, type StateNode, signal } from './tools.ts'
 
@@ -55,6 +56,8 @@ describe('a capture', () => {
     const [file] = await bench.dump({ a: Buffer.from('a') })
     const missing = { path: 'b', from: '/nowhere/b' }
     await assert.rejects(node.states.capture({ files: [file!, missing], signal: signal() }), /ENOENT/)
+    const inside = { ...file!, path: 'a/b' }
+    await assert.rejects(node.states.capture({ files: [file!, inside], signal: signal() }), { code: 'USAGE' })
     for (const path of ['../a', '/a', 'a/', '.'])
       await assert.rejects(node.states.capture({ files: [{ ...file!, path }], signal: signal() }), {
         code: 'USAGE',
@@ -144,6 +147,20 @@ describe('a capture', () => {
     const dir = bench.fresh()
     await node.states.assemble({ recipe: second.recipe, dir, origin: origin(node.manager), signal: signal() })
     assert.deepEqual(readFiles(dir), { 'pages-1.img': changed })
+  })
+})
+
+describe('the helper', () => {
+  test('ends when it has nothing to do, and comes again', async (t) => {
+    const crew = createCrew({ log: silentLog(), idleMs: 100 })
+    t.after(() => crew.close())
+    for (let i = 0; i < 2; i++) {
+      const job = crew.run('blobs', { recipe: 'none' }, { handlers: {}, signal: signal() })
+      await assert.rejects(job, { code: 'ABORTED' })
+      await until(() => helpers().length === 0)
+    }
+    await crew.close()
+    await assert.rejects(crew.run('blobs', {}, { handlers: {}, signal: signal() }), { code: 'ABORTED' })
   })
 })
 
