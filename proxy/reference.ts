@@ -1,5 +1,5 @@
 import { type Digest, parseDigest, ShoalError } from '../base/index.ts'
-import { isTag, looksLikeHost, parseHost, parseRepository } from './registry/names.ts'
+import { CHECKPOINTS_HOST, isTag, looksLikeHost, parseHost, parseRepository } from './registry/names.ts'
 import type { RepositoryRef } from './types.ts'
 
 /** An image's name taken apart. With a digest the tag is only what people call it. */
@@ -28,6 +28,11 @@ export function parseReference(text: string, defaultHost = 'docker.io'): Referen
   const first = name.slice(0, Math.max(0, slash))
   const hosted = slash > 0 && looksLikeHost(first)
   const host = parseHost(hosted ? first : defaultHost)
+  if (host === CHECKPOINTS_HOST)
+    throw new ShoalError(
+      'NAME_INVALID',
+      `${named} is a checkpoint, not an image: shoal restore brings it back`,
+    )
   const repository = parseRepository(host, hosted ? name.slice(slash + 1) : name)
   return { host, repository, tag, digest }
 }

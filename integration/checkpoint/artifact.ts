@@ -13,7 +13,6 @@ const OCI = 'application/vnd.oci.image'
 const CHECKPOINT = 'application/vnd.containerd.container'
 const TYPES = {
   index: `${OCI}.index.v1+json`,
-  manifest: `${OCI}.manifest.v1+json`,
   artifact: 'application/vnd.shoal.checkpoint.v1',
   criu: `${CHECKPOINT}.criu.checkpoint.criu.tar`,
   rw: `${OCI}.layer.v1.tar+gzip`,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf, ShoalError } from '../../base/index.ts'
 import { createTokenGuard } from '../../cli/api/index.ts'
-import type { Hosted } from '../../proxy/index.ts'
+import { type Hosted, parseReference } from '../../proxy/index.ts'
 import { codeOf, node } from './registry-tools.ts'
 import { fake } from './upstream-tools.ts'
 
@@ -118,4 +118,10 @@ test('a secret blob in the store goes out under no other name, whatever the offl
   here.proxy.host(content({ host: 'registry.test', repository: 'pub/app' }), createTokenGuard(TOKEN))
   assert.equal((await here.get(path)).status, 503)
   assert.equal((await here.get(`/v2/local/app/blobs/${DIGEST}`)).status, 404)
+})
+
+test('the name of a checkpoint is none of an image', () => {
+  assert.throws(() => parseReference('checkpoints/redis:3'), /shoal restore/)
+  assert.equal(parseReference('checkpoints').repository, 'library/checkpoints')
+  assert.equal(parseReference('docker.io/checkpoints/redis').repository, 'checkpoints/redis')
 })
