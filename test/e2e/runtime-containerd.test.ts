@@ -97,11 +97,16 @@ describe('the containerd driver', { skip: lacking('containerd', 'ctr', 'runc', '
   }
 
   /** A dump whose CRIU is stopped in its midst. */
-  async function haltedDump(runtime: Runtime, id: string): Promise<{ criu: number; ended: Promise<void> }> {
+  async function haltedDump(
+    runtime: Runtime,
+    id: string,
+    leave: 'as-it-was' | 'stopped' = 'as-it-was',
+    heeded = signal,
+  ): Promise<{ criu: number; ended: Promise<void> }> {
     for (;;) {
       const dir = mkdtempSync(join(lab.dir, 'halted-'))
       let over = false
-      const ended = runtime.dump(id, { dir, leave: 'as-it-was' }, signal)
+      const ended = runtime.dump(id, { dir, leave }, heeded)
       const settled = ended.then(
         () => (over = true),
         () => (over = true),
@@ -201,6 +206,18 @@ describe('the containerd driver', { skip: lacking('containerd', 'ctr', 'runc', '
       { timeoutMs: 60_000 },
     )
     assert.equal((await source.inspect(id, signal)).state, 'stopped')
+    assert.equal(await source.remove(id, signal), true)
+  })
+
+  test('a dump whose signal comes in its midst is not cut short: what became of the container is known', async () => {
+    const { source } = kit
+    const id = await kit.start({ name: 'asked', script: 'while :; do /bin/busybox usleep 10000; done' })
+    const giveUp = new AbortController()
+    const dumping = await haltedDump(source, id, 'as-it-was', giveUp.signal)
+    giveUp.abort()
+    process.kill(dumping.criu, 'SIGCONT')
+    await dumping.ended
+    assert.equal((await source.inspect(id, signal)).state, 'running')
     assert.equal(await source.remove(id, signal), true)
   })
 

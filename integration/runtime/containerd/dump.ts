@@ -40,7 +40,9 @@ export async function dump(
         { signal: unending, timeoutMs: 0 },
       ),
     )
-    if (options.leave === 'stopped') await client.tasks.wait(task, { signal, timeoutMs: LET_END_MS })
+    // Done is done: who asked must know, whatever has become of the signal.
+    if (options.leave === 'stopped')
+      await client.tasks.wait(task, { signal: AbortSignal.timeout(LET_END_MS) })
   } catch (error) {
     const { code, message } = error as ShoalError
     if (code !== 'RUNTIME') throw error
