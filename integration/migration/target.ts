@@ -277,6 +277,7 @@ export function createTarget(parts: Parts) {
         }),
       ])
       if (!entry) throw new ShoalError('ABORTED', journal.get(id)?.reason ?? 'it was called off')
+      log.info({ id, container: entry.container.name, phase: 'starting' }, 'migration')
       await unpack(job, shipped, signal)
       signal.throwIfAborted()
       await (await job.preparing).start(carrier.images(id), parts.signal)

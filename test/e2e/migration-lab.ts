@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Migration } from '../../integration/index.ts'
 import {
@@ -49,11 +49,13 @@ export interface MigrationNode {
   /** Ends the daemon without a word. */
   kill(): Promise<void>
   /** Starts it again, on the data it had. */
-  restart(): Promise<void>
+  restart(env?: Record<string, string>): Promise<void>
   /** Ends containerd without a word; its shims and containers stay. */
   killContainerd(): Promise<void>
   restartContainerd(): Promise<void>
   migrations(): Promise<Migration[]>
+  /** Resolves when the daemon has said that a migration is in this phase, from now on. */
+  phase(name: string): { reached: Promise<void> }
 }
 
 export interface MigrationLab {
@@ -63,7 +65,12 @@ export interface MigrationLab {
   /** Path of a network namespace on the LAN that containers on any host can use; another one on each. */
   netns: string
   /** Starts a container on a node. */
-  start(node: MigrationNode, name: string, args: string[], options?: { netns?: string }): Promise<void>
+  start(
+    node: MigrationNode,
+    name: string,
+    args: string[],
+    options?: { netns?: string; image?: string },
+  ): Promise<void>
   /** PID of the container's first process where one of this name runs, or is frozen. */
   pidOn(node: MigrationNode, name: string): Promise<number | undefined>
   /** What the container has in a file, read from the outside. */
@@ -106,11 +113,11 @@ export async function createMigrationLab(options: Partial<LabOptions> = {}): Pro
 
     return {
       ...{ lab, nodes, observer, netns, pidOn },
-      async start({ containerd, client }, name, args, { netns: own } = {}) {
+      async start({ containerd, client }, name, args, { netns: own, image = IMAGE } = {}) {
         if (!(await containerd.ctr(['images', 'ls', '-q'])).stdout.includes(IMAGE))
           await containerd.pull(IMAGE)
         await createContainer({
-          ...{ client, image: IMAGE, id: name, args, cgroupParent: `/${lab.name}`, signal },
+          ...{ client, image, id: name, args, cgroupParent: `/${lab.name}`, signal },
           ...(own === undefined ? {} : { netns: own }),
         })
         await startContainer({ client, id: name, log: join(lab.dir, `${name}.log`), signal })
@@ -162,8 +169,9 @@ async function startNode(
       node.shoal.kill('SIGKILL')
       await node.shoal.service.ended
     },
-    async restart() {
-      node.shoal = await host.shoal(options(node.containerd))
+    async restart(env = {}) {
+      const { env: own, ...rest } = options(node.containerd)
+      node.shoal = await host.shoal({ ...rest, env: { ...own, ...env } })
     },
     async killContainerd() {
       node.containerd.service.kill('SIGKILL')
@@ -171,6 +179,12 @@ async function startNode(
     },
     async restartContainerd() {
       node.containerd = await startContainerd()
+    },
+    phase(name) {
+      const from = statSync(node.shoal.service.log).size
+      const said = (): boolean =>
+        readFileSync(node.shoal.service.log, 'utf8').slice(from).includes(`"phase":"${name}"`)
+      return { reached: until(`phase ${name}`, said, { timeoutMs: 90_000, everyMs: 5 }).then(() => {}) }
     },
     migrations: async () => (await node.shoal.api('/api/v1/migrations')) as Migration[],
   }
