@@ -102,3 +102,5 @@ export function createCalls({ rpc, clock, timings, log }: Parts) {
     },
   }
 }
+
+export type Calls = ReturnType<typeof createCalls>

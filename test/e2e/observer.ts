@@ -1,13 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Lab } from '../lab/index.ts'
 
 /**
  * Looks every few ms at all containers of a lab and proves that of each workload at most one copy runs at any time. Copies of one are told by
- * their command line. One that is frozen, stopped by who dumps or restores it, or dead does not run.
+ * the name of their cgroup, which is the container's. One that is frozen, stopped by who dumps or restores it, or dead does not run.
  */
 export interface Observer {
   /** Samples taken, and moments at which two copies ran. */
@@ -17,6 +17,8 @@ export interface Observer {
 
 const FILE = fileURLToPath(import.meta.url)
 const EVERY_MS = 5
+/** One is one too many; more say no more. */
+const MOST = 20
 /** PF_EXITING in the flags of /proc/PID/stat; SIGKILL in a set of pending signals. */
 const EXITING = 4
 const KILLED = 1 << 8
@@ -80,7 +82,8 @@ function copiesOf(name: string): Copy[] {
   return groupsOf(name).flatMap((group) => {
     const pid = Number(text(join(group, 'cgroup.procs')).split('\n')[0])
     const work = pid > 0 ? text(`/proc/${pid}/cmdline`) : ''
-    return /^\/bin\/(?:perl|redis-server)/.test(work) ? [{ pid, group, work: work.slice(0, 400) }] : []
+    const name = basename(group).replace(/-[0-9a-f]{8}$/, '')
+    return /^\/bin\/(?:perl|redis-server)/.test(work) ? [{ pid, group, work: name }] : []
   })
 }
 
@@ -108,7 +111,7 @@ if (import.meta.main) {
   let samples = 0
   setInterval(() => {
     samples++
-    doubles.push(...doublesIn(name))
+    if (doubles.length < MOST) doubles.push(...doublesIn(name))
   }, EVERY_MS)
   process.stdin.on('data', () => process.stdout.write(`${JSON.stringify({ samples, doubles })}\n`))
   process.stdin.on('end', () => process.exit(0))
