@@ -1,6 +1,6 @@
 import { type Log, ShoalError } from '../../base/index.ts'
 import type { Records } from '../../blockstore/index.ts'
-import type { Membership, Rpc, SharedRecords } from '../../manager/index.ts'
+import type { Membership, PeerId, Rpc, SharedRecords } from '../../manager/index.ts'
 import type { Offload } from '../offload/types.ts'
 import { createAmsiRoutes } from './amsi-routes.ts'
 import { createMecApp, EVENTS_ROUTE } from './app.ts'
@@ -82,8 +82,13 @@ export async function createMec({
     return part
   }
 
+  const isLive = (node: PeerId): boolean => {
+    const state = members.find(node)?.state
+    return state === 'alive' || state === 'suspect'
+  }
+
   try {
-    const tokens = onClose(await createTokens({ records, self, log }))
+    const tokens = onClose(await createTokens({ records, self, isLive, log }))
     const offers = onClose(await createOffers({ records }))
     const locations = onClose(await createLocations({ records, members, own: place }))
     const whereabouts = await createWhereabouts({ records: table<Whereabout>('mec.whereabouts') })
@@ -147,6 +152,24 @@ export async function createMec({
         .catch((error) => log.warn({ err: error, ue }, 'it was not seen to that applications follow'))
     }
 
+    /**
+     * A device that found another home while this node was away gave up what it has here. Whose home this never was may have something
+     * here all the same: this is the next manager of its home.
+     */
+    async function letGo({ ue, home }: Device): Promise<void> {
+      if (home === self || !whereabouts.of(ue)) return
+      for (const { id } of await offload.list(ue)) {
+        log.warn({ ue, app: id, home }, 'the device has another home now: its application here goes')
+        if (contexts.ofApp(id)) await contexts.appDeleted(id)
+        else await offload.delete(ue, id, stop.signal)
+      }
+      await whereabouts.forget(ue)
+    }
+
+    const letGoQuietly = (device: Device): void =>
+      void letGo(device).catch((error) => {
+        if (!stop.signal.aborted) log.warn({ err: error, ue: device.ue }, 'an application was not let go')
+      })
     const signal = stop.signal
     const routes = [
       ...createAppRoutes({ offload, contexts, whereabouts, members, moved, signal }),
@@ -172,8 +195,14 @@ export async function createMec({
     const forwarder: Forwarder = createForwarder({
       rpc,
       members,
-      // Loopback of another node is not this one's.
-      handle: (call) => handleHere({ ...call, local: false }),
+      async handle(call) {
+        const home = tokens.device(call.ue)?.home
+        if (home !== undefined && home !== self) {
+          return refusal(problemOf(new ShoalError('BUSY', 'the device has found another home')))
+        }
+        // Loopback of another node is not this one's.
+        return handleHere({ ...call, local: false })
+      },
       onWatch: (peer, ue, id) => events.watchedBy(peer, ue, id),
       onTold: (event) => events.told(event),
       log,
@@ -205,6 +234,9 @@ export async function createMec({
     at = { host: server.host, port: server.port }
     // What was under way when the last daemon ended.
     for (const [ue] of whereabouts.all()) moved(ue)
+    for (const device of tokens.devices()) letGoQuietly(device)
+    const offDevice = tokens.onDevice(letGoQuietly)
+    closers.unshift(offDevice)
     log.info({ ...at, tls: config.listen.cert !== undefined }, 'the MEC API listens')
 
     return {

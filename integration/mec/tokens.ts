@@ -36,12 +36,15 @@ async function follow<T>(
   records: SharedRecords,
   prefix: string,
   fits: (value: unknown) => value is T,
+  onTaken: (value: T) => void = () => {},
 ): Promise<{ table: Map<string, T>; stop: () => void }> {
   const table = new Map<string, T>()
   const take = ({ key, value }: SharedRecord): void => {
     const name = key.slice(prefix.length)
-    if (fits(value)) table.set(name, value)
-    else table.delete(name)
+    if (fits(value)) {
+      table.set(name, value)
+      onTaken(value)
+    } else table.delete(name)
   }
   // Listening comes first: what changes while the table is read is read again or heard of.
   const stop = records.onChange(prefix, take)
@@ -56,16 +59,21 @@ async function follow<T>(
 export async function createTokens({
   records,
   self,
+  isLive,
   log,
   now = Date.now,
 }: {
   records: SharedRecords
   self: PeerId
+  isLive: (node: PeerId) => boolean
   log: Log
   now?: () => number
 }): Promise<MecTokens> {
   const tokens = await follow(records, TOKEN_PREFIX, isStoredToken)
-  const devices = await follow(records, DEVICE_PREFIX, isDevice)
+  const listeners = new Set<(device: Device) => void>()
+  const devices = await follow(records, DEVICE_PREFIX, isDevice, (device) => {
+    for (const listener of listeners) listener(device)
+  })
 
   const info = (id: string, { ue, createdAt, expiresAt }: StoredToken): TokenInfo => ({
     id,
@@ -74,8 +82,13 @@ export async function createTokens({
     ...(expiresAt === undefined ? {} : { expiresAt }),
   })
 
+  /** A device whose home is lost, and whose tokens are all revoked, finds a new one here. */
   async function ensureDevice(ue: string): Promise<void> {
-    if (devices.table.has(ue)) return
+    const known = devices.table.get(ue)
+    const orphaned =
+      known !== undefined && !isLive(known.home) && ![...tokens.table.values()].some((one) => one.ue === ue)
+    if (known !== undefined && !orphaned) return
+    if (orphaned) log.warn({ ue, lost: known.home }, 'the home of a device is lost: it starts anew here')
     const device: Device = { ue, home: self, createdAt: now() }
     await records.put(DEVICE_PREFIX + ue, device, { copies: 1 })
   }
@@ -133,6 +146,12 @@ export async function createTokens({
       // Its token came here before its own record did.
       if (!device) throw new ShoalError('BUSY', 'this node does not know the device yet')
       return device
+    },
+    device: (ue) => devices.table.get(ue),
+    devices: () => [...devices.table.values()],
+    onDevice(listener) {
+      listeners.add(listener)
+      return () => listeners.delete(listener)
     },
     close() {
       tokens.stop()

@@ -52,7 +52,8 @@ export interface TokenInfo {
 
 export interface MecTokens {
   /**
-   * Makes a token for a device. Where the device is new, this node becomes its home. The text is told this once.
+   * Makes a token for a device. Where the device is new, this node becomes its home, and where its home is lost and it has no token
+   * any more. The text is told this once.
    * @throws NAME_INVALID | USAGE | NO_QUORUM
    */
   create(ue: string, options?: { expiresInMs?: number }): Promise<TokenInfo & { token: string }>
@@ -62,6 +63,10 @@ export interface MecTokens {
   revoke(idOrUe: string): Promise<number>
   /** The device whose token it is. @throws UNAUTHORIZED */
   check(token: string): Device
+  device(ue: string): Device | undefined
+  devices(): Device[]
+  /** Called after a device came, or found another home. Returns the unsubscriber. */
+  onDevice(listener: (device: Device) => void): () => void
   close(): void
 }
 

@@ -21,6 +21,7 @@ export interface Whereabouts {
   /** Resolves to true when the device is at another node than before. */
   seen(ue: string, at: PeerId): Promise<boolean>
   report(ue: string, at: PeerId): Promise<boolean>
+  forget(ue: string): Promise<void>
 }
 
 export async function createWhereabouts({
@@ -46,6 +47,10 @@ export async function createWhereabouts({
     async seen(ue, at) {
       if (known.get(ue)?.seen === at) return false
       return set(ue, { entry: at, seen: at, by: 'request', at: now() })
+    },
+    async forget(ue) {
+      known.delete(ue)
+      await records.delete(ue)
     },
     report: (ue, at) => set(ue, { entry: at, seen: known.get(ue)?.seen, by: 'report', at: now() }),
   }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { parseApp } from '../../integration/mec/app-body.ts'
 import { assertProblem, notification } from './mec-schemas.ts'
 import { APP, contextOf, createAsk, createMecCluster, startReceiver, until } from './mec-tools.ts'
 
@@ -86,6 +87,39 @@ describe('a cluster', () => {
     assert.match(assertProblem(answer, 503).detail, /node edge-1, which keeps what this device has, is away/)
     assert.equal(answer.headers.get('retry-after'), '1')
   })
+})
+
+test('a home that is lost: the device starts anew, and what it had goes when the old one comes back', async (t) => {
+  const cluster = createMecCluster(t, ['edge-1', 'edge-2'])
+  const lost = await cluster.start('edge-1')
+  const other = await cluster.start('edge-2')
+  const first = lost.ask((await lost.mec.tokens.create('ue-1')).token)
+  const { body } = await first('POST', '/mec/v1/apps', APP)
+  await first('POST', '/dev_app/v1/app_contexts', contextOf(body.id))
+  assert.equal(lost.offload.apps.size, 2)
+  await lost.stop()
+  const [member] = cluster.members
+  member!.state = 'dead'
+
+  // While it has a token, somebody may still count on its home.
+  const second = other.ask((await other.mec.tokens.create('ue-1')).token)
+  cluster.rpc.dead.add(member!.id)
+  assertProblem(await second('GET', '/mec/v1/apps'), 503)
+  await other.mec.tokens.revoke('ue-1')
+  const third = other.ask((await other.mec.tokens.create('ue-1')).token)
+  assert.deepEqual((await third('GET', '/mec/v1/apps')).body, [])
+  assert.equal((await third('POST', '/mec/v1/apps', APP)).status, 201)
+
+  member!.state = 'alive'
+  cluster.rpc.dead.clear()
+  const back = await cluster.start('edge-1')
+  await until('the old home has let go', () => lost.offload.apps.size === 0)
+  // What the next manager runs for a device whose home it is not is none of that.
+  await back.stop()
+  const given = await lost.offload.register('ue-1', parseApp(APP))
+  await (await cluster.start('edge-1')).stop()
+  assert.ok(lost.offload.apps.has(given.id))
+  assert.equal((await third('GET', '/mec/v1/apps')).body.length, 1)
 })
 
 describe('restarts', () => {
