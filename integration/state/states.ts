@@ -123,10 +123,9 @@ export function createStates(deps: {
             }),
           },
         )
-        await last
         const { recipe, packs, size, changed, added } = value
         hold(recipe.digest)
-        await ingest(recipe, RECIPE_TYPE, signal)
+        await Promise.all([last, ingest(recipe, RECIPE_TYPE, signal)])
         const blobs: StoredBlob[] = [
           { digest: recipe.digest, size: recipe.size, mediaType: RECIPE_TYPE },
           ...packs.map((pack) => ({ ...pack, mediaType: PACK_TYPE })),

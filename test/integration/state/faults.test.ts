@@ -232,6 +232,7 @@ describe('an assembly', () => {
     const from = { dir: bench.fresh(), origin: origin(node.manager), signal: signal() }
     await node.states.assemble({ ...from, recipe: first.recipe })
     await node.store.remove(first.recipe)
+    await killHelpers()
     await node.states.assemble({ ...from, recipe: second.recipe, previous: first.recipe })
     assert.deepEqual(readFiles(from.dir), contents[1])
   })
