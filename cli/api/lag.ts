@@ -1,7 +1,7 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 
-/** An idle node wakes up for little else: with 50 ms it used 1.55 % of a (slow) core, with this 1.33 %. */
-const RESOLUTION_MS = 200
+/** An idle node wakes up for little else: with 200 ms one of 8 woke up 17 times a second and used 1.00 % of a (busy) core, with this 12 times and 0.90 %. */
+const RESOLUTION_MS = 500
 /** Readings that a window must hold before it is worth telling. */
 const ENOUGH = 100
 
