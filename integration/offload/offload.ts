@@ -86,7 +86,7 @@ export async function createOffload(options: OffloadOptions): Promise<Offload> {
   })
   const following = createFollowing({ talk, apps, survey, placing, onMoving: tellMoving, log })
   const own = local()
-  const up = createUp({ talk, members, apps, next: options.next, own, shown, log })
+  const up = createUp({ talk, members, apps, next: options.next, own, shown, kick: lifecycle.kick, log })
 
   function imagesOf(record: AppRecord): string[] {
     return [...new Set(record.spec.pods.map(({ image }) => images.storedName(image)))]

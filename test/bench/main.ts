@@ -9,6 +9,7 @@ import { each } from './scenarios/each.ts'
 import { idle } from './scenarios/idle.ts'
 import { lan } from './scenarios/lan.ts'
 import { lone } from './scenarios/lone.ts'
+import { mec } from './scenarios/mec.ts'
 import { migrate } from './scenarios/migrate.ts'
 import { push } from './scenarios/push.ts'
 import { state } from './scenarios/state.ts'
@@ -17,7 +18,7 @@ import { swarm } from './scenarios/swarm.ts'
 
 /** Those of docs/benchmarks.md, which is written whole or not at all. */
 const TABLE: Scenario[] = [swarm, each, lan, lone, cached, idle]
-const SCENARIOS: Scenario[] = [...TABLE, doubles, storage, durable, push, state, migrate]
+const SCENARIOS: Scenario[] = [...TABLE, doubles, storage, durable, push, state, migrate, mec]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -15,7 +15,7 @@ export interface PodRecord {
   startedMs?: number
   reason?: string
   /** It is on its way to there by a migration. */
-  moving?: { to: PeerId }
+  moving?: { to: PeerId; since: number }
   /** Nodes on which an earlier placement may have left something. */
   left: PeerId[]
 }

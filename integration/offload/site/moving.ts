@@ -21,8 +21,9 @@ export function createFollowing(deps: {
   placing: Placing
   onMoving: (moving: Moving) => void
   log: Log
+  now?: () => number
 }): Following {
-  const { talk, apps, survey, placing, onMoving, log } = deps
+  const { talk, apps, survey, placing, onMoving, log, now = Date.now } = deps
 
   return {
     async follow(record, entry) {
@@ -52,7 +53,7 @@ export function createFollowing(deps: {
           continue
         }
         record.reasons = found.reasons
-        pod.moving = { to: place.peer }
+        pod.moving = { to: place.peer, since: now() }
         await apps.save(record)
         const moving = { record, pod, from, to: place.peer }
         onMoving({ ...moving, status: 'moving' })

@@ -13,6 +13,9 @@ export type Moving = {
   status: 'moving' | 'moved' | 'failed'
 }
 
+/** Within this time a move that was asked for has begun. */
+const BEGIN_MS = 60e3
+
 /** What nodes tell of the pods that this manager placed, and what they ask about them. */
 export interface Reports {
   /** Takes in what the node says of a pod; resolves when it is written down. */
@@ -57,8 +60,10 @@ export function createReports(deps: {
     const wasMoving = pod.phase === 'moving'
     pod.phase = report.phase
     take(pod, report)
-    if (wasMoving && report.phase === 'running' && pod.moving !== undefined) {
-      const { to } = pod.moving
+    // It runs on where it was. Before the move has begun it says so, too; a report of its beginning may be lost.
+    const stays = report.phase === 'running' && pod.moving !== undefined
+    if (stays && (wasMoving || now() - pod.moving!.since > BEGIN_MS)) {
+      const { to } = pod.moving!
       delete pod.moving
       return { from: pod.peer!, to, status: 'failed' }
     }
@@ -70,7 +75,7 @@ export function createReports(deps: {
     const from = pod.peer!
     if (report.phase === 'arriving') {
       if (pod.moving?.to === peer) return undefined
-      pod.moving = { to: peer }
+      pod.moving = { to: peer, since: now() }
       return { from, to: peer, status: 'moving' }
     }
     if (report.phase === 'running') {
@@ -121,7 +126,7 @@ export function createReports(deps: {
     }
     const { record, pod } = found
     if (pod.moving?.to !== peer && pod.peer !== peer) {
-      pod.moving = { to: peer }
+      pod.moving = { to: peer, since: now() }
       await apps.save(record)
       onMoving({ record, pod, from: pod.peer!, to: peer, status: 'moving' })
     }

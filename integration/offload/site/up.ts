@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { isShoalError, type Log, ShoalError } from '../../../base/index.ts'
 import type { Membership, PeerId } from '../../../manager/index.ts'
 import { checkApp } from '../checks.ts'
@@ -8,6 +9,7 @@ import type { AppRecord, Apps } from './apps.ts'
 
 const ORDER_MS = 15e3
 const REMOVE_MS = 60e3
+const RETRY_MS = 2000
 /** Managers that may ask on behalf of one another in a row. */
 const MAX_HOPS = 4
 
@@ -35,6 +37,8 @@ export function createUp(deps: {
   next: string | undefined
   own: Own
   shown: (record: AppRecord) => App
+  /** It is to be placed here after all. */
+  kick: (id: string) => void
   log: Log
 }): Up {
   const { talk, members, apps, next, own, log } = deps
@@ -101,33 +105,67 @@ export function createUp(deps: {
     return { ...(entry === undefined ? {} : { entry }), ...(within === undefined ? {} : { within }) }
   }
 
-  return {
-    async offload(record, where) {
-      const to = above()
-      if (to === undefined || record.down?.peer === to.peer) return { given: false, reasons: none() }
-      record.up = { peer: to.peer, id: record.id }
-      // Written down first: what a crash leaves there is found and removed by it.
-      await apps.save(record)
-      const { id, owner, spec } = record
+  /** The next manager does not know of it: it has lost it, or never got it. */
+  async function again(record: AppRecord): Promise<void> {
+    const { entry, within } = record
+    const where = { ...(entry === undefined ? {} : { entry }), ...(within === undefined ? {} : { within }) }
+    const { given, reasons } = await offload(record, where)
+    if (record.wanted !== 'running') return
+    if (!given) record.trouble = 'nothing fits it now'
+    record.reasons = reasons
+    await apps.save(record)
+    if (!given) deps.kick(record.id)
+  }
+
+  async function remove({ up, owner }: AppRecord, signal: AbortSignal): Promise<void> {
+    if (up === undefined) return
+    for (;;) {
       try {
-        const hops = record.down === undefined ? 0 : 1
-        const app = await talk.ask(
-          to.peer,
-          'up.offload',
-          { id, owner, spec, where, hops },
-          { timeoutMs: ORDER_MS },
-        )
-        record.up.app = app as App
-        return { given: true, reasons: [`nothing fits here: ${to.name} was asked and took it`] }
+        await talk.ask(up.peer, 'up.delete', { owner, id: up.id }, { signal, timeoutMs: REMOVE_MS })
+        return
       } catch (error) {
-        const lost = isShoalError(error, 'TIMEOUT', 'PEER_GONE')
-        if (lost) await this.remove(record, AbortSignal.timeout(ORDER_MS)).catch(() => {})
-        delete record.up
-        const { details, message } = error as ShoalError
-        const said = Array.isArray(details?.reasons) ? (details.reasons as string[]) : []
-        return { given: false, reasons: [`${to.name} was asked, too: ${message}`, ...said] }
+        if (signal.aborted) throw error
+        // Who left for good has taken it along.
+        if (members.find(up.peer)?.state === 'left') return
+        log.warn({ err: error, peer: up.peer }, 'the next manager does not remove an application yet')
+        await sleep(RETRY_MS, undefined, { signal })
       }
-    },
+    }
+  }
+
+  async function offload(
+    record: AppRecord,
+    where: Whereabouts,
+  ): Promise<{ given: boolean; reasons: string[] }> {
+    const to = above()
+    if (to === undefined || record.down?.peer === to.peer) return { given: false, reasons: none() }
+    record.up = { peer: to.peer, id: record.id }
+    // Written down first: what a crash leaves there is found and removed by it.
+    await apps.save(record)
+    const { id, owner, spec } = record
+    try {
+      const hops = record.down === undefined ? 0 : 1
+      const app = await talk.ask(
+        to.peer,
+        'up.offload',
+        { id, owner, spec, where, hops },
+        { timeoutMs: ORDER_MS },
+      )
+      record.up.app = app as App
+      return { given: true, reasons: [`nothing fits here: ${to.name} was asked and took it`] }
+    } catch (error) {
+      const lost = isShoalError(error, 'TIMEOUT', 'PEER_GONE')
+      if (lost) await remove(record, AbortSignal.timeout(ORDER_MS)).catch(() => {})
+      delete record.up
+      const { details, message } = error as ShoalError
+      const said = Array.isArray(details?.reasons) ? (details.reasons as string[]) : []
+      return { given: false, reasons: [`${to.name} was asked, too: ${message}`, ...said] }
+    }
+  }
+
+  return {
+    offload,
+    remove,
 
     async available(spec, where) {
       const to = above()
@@ -149,22 +187,6 @@ export function createUp(deps: {
       }
     },
 
-    async remove({ up, owner }, signal) {
-      if (up === undefined) return
-      for (;;) {
-        try {
-          await talk.ask(up.peer, 'up.delete', { owner, id: up.id }, { signal, timeoutMs: REMOVE_MS })
-          return
-        } catch (error) {
-          if (signal.aborted) throw error
-          // Who left for good has taken it along.
-          if (members.find(up.peer)?.state === 'left') return
-          log.warn({ err: error, peer: up.peer }, 'the next manager does not remove an application yet')
-          await new Promise((resolve) => setTimeout(resolve, 2000))
-        }
-      }
-    },
-
     tellDown({ down }, app) {
       if (down === undefined) return
       talk.ask(down.peer, 'up.changed', app, { timeoutMs: ORDER_MS }).catch((error) => {
@@ -174,10 +196,12 @@ export function createUp(deps: {
 
     async poll() {
       const given = [...apps.all()].filter(({ wanted, up }) => wanted === 'running' && up !== undefined)
-      for (const { owner, up } of given) {
+      for (const record of given) {
+        const { owner, up } = record
         try {
           const app = await talk.ask(up!.peer, 'up.get', { owner, id: up!.id }, { timeoutMs: ORDER_MS })
           if (app !== undefined && app !== null) await take(up!.peer, app as App)
+          else await again(record)
         } catch (error) {
           log.debug({ err: error }, 'the next manager does not answer')
         }
