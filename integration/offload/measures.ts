@@ -1,7 +1,7 @@
 import { readFile, statfs } from 'node:fs/promises'
 import { availableParallelism, freemem, loadavg, totalmem } from 'node:os'
 import { setImmediate as turn } from 'node:timers/promises'
-import type { Digest } from '../../base/index.ts'
+import { type Digest, ShoalError } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/index.ts'
 import type { Manager, PeerId } from '../../manager/index.ts'
 import type { Reserved } from './executor.ts'
@@ -140,6 +140,16 @@ export function createMeasures(deps: {
         here,
       }
     },
+  }
+}
+
+/** What a node may give to pods at most, whoever asks: managers do not know of each other's latest. @throws UNFIT */
+export async function admit(reserved: Reserved[], wanted: Omit<Reserved, 'manager'>): Promise<void> {
+  const { total } = await memoryOf()
+  const most = { cpu: availableParallelism(), memory: total * MEMORY_PART }
+  for (const what of ['cpu', 'memory'] as const) {
+    const sum = reserved.reduce((all, entry) => all + entry[what], wanted[what])
+    if (sum > most[what] + 1e-6) throw new ShoalError('UNFIT', `the node has no ${what} left`)
   }
 }
 

@@ -11,6 +11,7 @@ import type {
   PodPhase,
   PodRef,
   PodReport,
+  Reserved,
 } from '../executor.ts'
 import { createTurns } from '../turns.ts'
 import { freePort } from './ports.ts'
@@ -59,8 +60,8 @@ export interface NodeExecutorOptions {
   /** What a pod's manager says that it is: who comes by a migration has only labels. */
   askOrder: (manager: PeerId, ref: PodRef, signal: AbortSignal) => Promise<PodOrder>
   migrations?: () => Promise<Migrations>
-  /** Reserved by others' work; whether an order fits. @throws UNFIT */
-  admit?: (order: PodOrder) => Promise<void>
+  /** Whether an order fits beside what is here. @throws UNFIT */
+  admit?: (order: PodOrder, others: Reserved[]) => Promise<void>
   log: Log
   timing?: { watchMs?: number; backoffMs?: number; sweepMs?: number }
 }
@@ -276,6 +277,14 @@ export function createNodeExecutor(options: NodeExecutorOptions): NodeExecutor {
     return ports
   }
 
+  function reserved(except?: string): Reserved[] {
+    const there = [...rows.all()].filter(([key, { wanted }]) => wanted === 'there' && key !== except)
+    return there.map(([, { order }]) => {
+      const { cpu, memory, storage } = order.spec
+      return { manager: order.manager, cpu, memory, storage }
+    })
+  }
+
   function refuseTaken(key: string, order: PodOrder): void {
     if (!network.shared) return
     for (const [other, row] of rows.all()) {
@@ -296,7 +305,7 @@ export function createNodeExecutor(options: NodeExecutorOptions): NodeExecutor {
         return report(key, known)
       }
       refuseTaken(key, order)
-      await options.admit?.(order)
+      await options.admit?.(order, reserved(key))
       const ports = await portsFor(key, order.spec.ports)
       const row: Row = { order, wanted: 'there', ports, restarts: 0 }
       await rows.put(key, row)
@@ -385,7 +394,7 @@ export function createNodeExecutor(options: NodeExecutorOptions): NodeExecutor {
           throw new ShoalError('BUSY', `${key} is on this node already`)
         }
         refuseTaken(key, order)
-        await options.admit?.(order)
+        await options.admit?.(order, reserved(key))
         const ports = await portsFor(key, order.spec.ports)
         await rows.put(key, { order, wanted: 'there', ports, arriving: move.id, restarts: 0 })
         set(key, 'arriving')
@@ -516,15 +525,7 @@ export function createNodeExecutor(options: NodeExecutorOptions): NodeExecutor {
     hooks,
     sweep,
     reports: () => [...rows.all()].map(([key, row]) => report(key, row)),
-    reserved: () =>
-      [...rows.all()]
-        .filter(([, row]) => row.wanted === 'there')
-        .map(([, { order }]) => ({
-          manager: order.manager,
-          cpu: order.spec.cpu,
-          memory: order.spec.memory,
-          storage: order.spec.storage,
-        })),
+    reserved: () => reserved(),
     forget(unknown) {
       for (const ref of unknown) {
         void remove(ref, closing.signal).catch((error) => log.warn({ err: error }, 'removing failed'))

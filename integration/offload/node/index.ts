@@ -5,7 +5,7 @@ import type { Manager } from '../../../manager/index.ts'
 import type { Migrations } from '../../migration/types.ts'
 import { connectContainerd } from '../../runtime/containerd/index.ts'
 import { createContainerdDriver } from '../containerd/driver.ts'
-import { createMeasures } from '../measures.ts'
+import { admit, createMeasures } from '../measures.ts'
 import { readOrder } from '../messages.ts'
 import { createPodNetwork } from '../network/index.ts'
 import type { Talk } from '../talk.ts'
@@ -61,6 +61,7 @@ export async function startNode(
     address: () => addressOf(manager.self.addrs),
     logFile: logs.file,
     dropLog: logs.drop,
+    admit: (order, others) => admit(others, order.spec),
     askOrder: async (peer, ref, signal) =>
       readOrder(await talk.ask(peer, 'order', ref, { signal, timeoutMs: ASK_MS })),
     ...(migrations === undefined ? {} : { migrations }),

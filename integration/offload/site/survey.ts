@@ -10,7 +10,7 @@ import { type Apps, isUp } from './apps.ts'
 const ANSWER_MS = 4000
 /** Facts older than this are asked for again by the way; older than the other, a placement waits for new ones. */
 const FRESH_MS = 5000
-const STALE_MS = 60e3
+const STALE_MS = 600e3
 const ASKED_AT_ONCE = 16
 const MAX_IMAGES = 64
 /** Bytes a second that are taken for granted where nothing was seen yet. */

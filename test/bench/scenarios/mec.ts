@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { type Containerd, type Host, type Lab, type Site, startSite, until } from '../../lab/index.ts'
-import { median, type Row, type Scenario, seconds, times } from '../report.ts'
+import { mebibytes, median, type Row, type Scenario, seconds, times } from '../report.ts'
 import { inLab, MIB } from './common.ts'
 
 const PORT = 5088
@@ -54,6 +54,7 @@ export const mec: Scenario = {
           for (let pods = nodes; pods <= MOST_PODS; pods++) {
             for (let run = 0; run < (where === 'cold site' ? 1 : runs); run++) {
               await prepare(site, containerds, where)
+              const before = (await lab.uplink()).down
               const one = await device.offload(application(pods, nodes === 1))
               const on = new Set(one.pods.map(({ node }) => node)).size
               if (on !== nodes) say(`  ${pods} pods went to ${on} nodes: ${one.reasons.join('; ')}`)
@@ -62,9 +63,9 @@ export const mec: Scenario = {
               const key = `${where}/${nodes}/${pods}`
               took.set(key, [...(took.get(key) ?? []), one.totalMs])
               const spread = nodes === 1 ? 'one node' : 'two nodes'
-              say(
-                `  ${where}, ${pods} pods on ${spread}: ${seconds(one.totalMs)}, POST ${one.postMs.toFixed(1)} ms`,
-              )
+              const crossed = mebibytes((await lab.uplink()).down - before)
+              const post = `POST ${one.postMs.toFixed(1)} ms, ${crossed} over the uplink`
+              say(`  ${where}, ${pods} pods on ${spread}: ${seconds(one.totalMs)}, ${post}`)
             }
           }
         }
