@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { isAbsolute } from 'node:path'
+import { ShoalError } from '../../base/index.ts'
 import type { OciSpec } from './types.ts'
 
 /** The spec with its namespace of this type being the one at `path`. */
@@ -22,4 +23,11 @@ export function uniqueCgroup(path: string, id: string): string {
 /** Where the container has something mounted: what lies below is not its writable layer's. */
 export function mountedAt(spec: OciSpec): string[] {
   return (spec.mounts ?? []).map((one) => one.destination).filter((path) => isAbsolute(path) && path !== '/')
+}
+
+/** @throws UNFIT for a configuration that has programs of its machine run outside of the container: another one runs none for it */
+export function refuseHooks({ hooks }: OciSpec): void {
+  const lists = Object.values((hooks ?? {}) as Record<string, unknown[] | undefined>)
+  if (lists.some((list) => list !== undefined && list.length > 0))
+    throw new ShoalError('UNFIT', 'it has hooks: programs of its machine, which no other one runs for it')
 }

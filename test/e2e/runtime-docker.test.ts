@@ -63,7 +63,6 @@ describe('docker and runc between two hosts', {
       source,
       target,
       image: IMAGE,
-      joins: false,
       async start({ name, script, shared }) {
         const volume = shared === undefined ? [] : ['--volume', `${shared}:/shared`]
         const flags = ['--detach', '--name', name, '--network', 'none', '--restart', 'always', ...volume]
@@ -83,7 +82,7 @@ describe('docker and runc between two hosts', {
     await lab?.destroy()
   })
 
-  testRuntimeContract(() => kit)
+  testRuntimeContract(() => kit, { joins: false })
 
   test('on the host’s network, with a restart policy: both are as they were, once it runs', async () => {
     const [source, target] = [kit.source, kit.target]

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { type Digest, isShoalError, ShoalError } from '../../../base/index.ts'
 import { criuWords } from '../criu.ts'
 import { applyLayer } from '../layer.ts'
-import { uniqueCgroup, withNamespace } from '../spec.ts'
+import { refuseHooks, uniqueCgroup, withNamespace } from '../spec.ts'
 import type { OciSpec, Prepared, PrepareOptions, Recreation } from '../types.ts'
 import { type ContainerdClient, wrap, wrapJson } from './client.ts'
 import { inspectImage, type LocalImage, pullImage } from './image.ts'
@@ -41,6 +41,7 @@ export async function prepare(place: Place, options: PrepareOptions, signal: Abo
   if (!ID.test(name) || name.length > 76)
     throw new ShoalError('NAME_INVALID', `no name for a container: ${name}`)
   const own = ownOf(recreation)
+  refuseHooks(recreation.spec)
   const taken = await client.containers.get({ id: name }, { signal }).catch(missing)
   if (taken) throw new ShoalError('BUSY', `there is a container ${name} already`)
   const snapshotKey = `${name}-${randomBytes(4).toString('hex')}`

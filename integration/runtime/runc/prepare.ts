@@ -5,6 +5,7 @@ import { ShoalError } from '../../../base/index.ts'
 import { criuWords } from '../criu.ts'
 import { applyLayer } from '../layer.ts'
 import { unmountBelow } from '../mounts.ts'
+import { refuseHooks } from '../spec.ts'
 import type { OciSpec, Prepared, PrepareOptions } from '../types.ts'
 import { readSpec } from './bundle.ts'
 import type { Runc } from './command.ts'
@@ -32,6 +33,7 @@ export async function prepare(place: Place, options: PrepareOptions, signal: Abo
     throw new ShoalError('NAME_INVALID', `no name for a container of runc’s: ${name.slice(0, 130)}`)
   if (recreation.spec.process?.terminal)
     throw new ShoalError('UNFIT', 'runc restores no container that has a terminal')
+  refuseHooks(recreation.spec)
   if (await place.runc.state(name, signal))
     throw new ShoalError('BUSY', `there is a container ${name} already`)
   const lower =

@@ -123,7 +123,7 @@ describe('runc where things go wrong', { skip: lacking('runc', 'criu') }, () => 
     await runtime.remove('outside', quiet)
   })
 
-  test('a terminal is refused, and so are bad names', async () => {
+  test('a terminal is refused, and so are programs to run on the host, and bad names', async () => {
     const { runtime } = place
     await started('plain')
     const recreation = await runtime.describe('plain', quiet)
@@ -140,6 +140,9 @@ describe('runc where things go wrong', { skip: lacking('runc', 'criu') }, () => 
         quiet,
       )
     await assert.rejects(prepare('good', true), (error) => isShoalError(error, 'UNFIT'))
+    recreation.spec.hooks = { prestart: [{ path: '/bin/true' }] }
+    await assert.rejects(prepare('good'), (error) => isShoalError(error, 'UNFIT'))
+    delete recreation.spec.hooks
     for (const name of ['', '.', '..', '../x', 'a/b', '.hidden', 'x'.repeat(200)])
       await assert.rejects(prepare(name), (error) => isShoalError(error, 'NAME_INVALID'), name)
     await runtime.remove('plain', quiet)
