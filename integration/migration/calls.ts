@@ -4,6 +4,7 @@ import {
   METHODS,
   type Offer,
   type Outcome,
+  packOffer,
   readFetched,
   readOutcome,
   readReady,
@@ -68,7 +69,7 @@ export function createCalls({ rpc, clock, timings, log }: Parts) {
   return {
     /** Reasons why it cannot come; none: it is being prepared. */
     offer: (peer: PeerId, offer: Offer, signal: AbortSignal): Promise<string[]> =>
-      patiently(peer, METHODS.offer, offer, readReasons, signal),
+      patiently(peer, METHODS.offer, packOffer(offer), readReasons, signal),
 
     /** Resolves when the container is made at the target. */
     async prepared(peer: PeerId, id: string, signal: AbortSignal): Promise<void> {

@@ -51,13 +51,17 @@ export function createCarrier(deps: {
       const out = join(placeOf(id), `out-${captures++}`)
       const images = join(out, IMAGES)
       await mkdir(images, { recursive: true, mode: 0o700 })
+      const from = Date.now()
       try {
         const [digest] = await Promise.all([
           saveWritable(runtime, container, join(out, WRITABLE), signal),
           runtime.dump(container, { dir: images, leave: 'as-it-was', tcpEstablished: true }, signal),
         ])
+        const dumpedAt = Date.now()
         const files = [{ path: WRITABLE, from: join(out, WRITABLE) }, ...(await filesBelow(out, images))]
         const made = await states.capture({ files, ...(base === undefined ? {} : { base }), signal })
+        const ms = { dump: dumpedAt - from, compare: Date.now() - dumpedAt }
+        log.debug({ id, ms, changed: made.changed, added: made.added }, 'a round is captured')
         const before = held.get(id)
         held.set(id, made.recipe)
         // The new one holds all that it shares with the one before.

@@ -45,6 +45,7 @@ export type Standing = 'going' | 'gone' | 'kept' | 'unknown'
 
 const MAX_TEXT = 4096
 const MAX_LIST = 100
+const MAX_JSON = 2 ** 21
 
 function bad(what: string): ShoalError {
   return new ShoalError('PROTOCOL', `malformed message: ${what}`)
@@ -144,6 +145,20 @@ function readNeeds(value: unknown): HostNeeds {
   }
 }
 
+/** The recreation goes as JSON, which it is where it comes from: CBOR is spoken more strictly here than configurations are written. */
+export function packOffer(offer: Offer): object {
+  return { ...offer, recreation: JSON.stringify(offer.recreation) }
+}
+
+function parseJson(value: unknown, what: string): unknown {
+  if (typeof value !== 'string' || value.length > MAX_JSON) throw bad(what)
+  try {
+    return JSON.parse(value)
+  } catch {
+    throw bad(what)
+  }
+}
+
 export function readOffer(body: unknown): Offer {
   const { container, recreation, needs, size, health, tcpEstablished } = fields(body)
   const { id, name, runtime } = fields(container, 'container')
@@ -154,7 +169,7 @@ export function readOffer(body: unknown): Offer {
       name: text(name, 'container', NAME),
       runtime: runtimeName(runtime),
     },
-    recreation: readRecreation(recreation),
+    recreation: readRecreation(parseJson(recreation, 'recreation')),
     needs: readNeeds(needs),
     size: count(size, 'size'),
     health: readHealth(health),

@@ -100,7 +100,10 @@ export function createSource(parts: Parts) {
     const entry = await step(id, { phase: 'freezing' })
     const frozenAt = clock.now()
     await (await driverOf(entry)).pause(entry.container.id, parts.signal)
+    const pausedAt = clock.now()
     const load = await capture(id, before, parts.signal)
+    const ms = { pause: pausedAt - frozenAt, capture: clock.now() - pausedAt }
+    log.debug({ id, ms }, 'frozen and captured')
     const round: Round = { frozen: true, seconds: 0, changed: load.changed, sent: load.added }
     await step(id, {
       ...{ phase: 'handed-over', recipe: load.recipe, frozenAt, rounds: [...entry.rounds, round] },

@@ -42,6 +42,7 @@ export function createStarting(target: Target, removal: Removal, confirming: Con
   async function start(job: Job, shipped: Shipped): Promise<Outcome> {
     const { id } = shipped
     const signal = AbortSignal.any([job.abort.signal, target.signal])
+    const from = clock.now()
     try {
       const noted = job.preparing.then(() =>
         journal.write(id, ({ verdict, phase }) =>
@@ -58,10 +59,18 @@ export function createStarting(target: Target, removal: Removal, confirming: Con
       ])
       if (!entry) throw new ShoalError('ABORTED', journal.get(id)?.reason ?? 'it was called off')
       log.info({ id, container: entry.container.name, phase: 'starting' }, 'migration')
+      const assembledAt = clock.now()
       await unpack(job, shipped, signal)
+      const unpackedAt = clock.now()
       signal.throwIfAborted()
       await (await job.preparing).start(carrier.images(id), target.signal)
       runningSince.set(id, clock.now())
+      const ms = {
+        assemble: assembledAt - from,
+        unpack: unpackedAt - assembledAt,
+        restore: clock.now() - unpackedAt,
+      }
+      log.debug({ id, ms }, 'restored')
     } catch (error) {
       return failStart(id, (error as Error).message)
     }

@@ -3,13 +3,19 @@ import { existsSync, writeFileSync } from 'node:fs'
 import { after, before, describe, test } from 'node:test'
 import type { Migration } from '../../integration/index.ts'
 import { until } from '../lab/index.ts'
-import { COUNTER, createMigrationLab, type MigrationLab, type MigrationNode } from './migration-lab.ts'
+import {
+  COUNTER,
+  createMigrationLab,
+  type MigrationLab,
+  type MigrationNode,
+  workAddress,
+} from './migration-lab.ts'
 import { fillRedis, REDIS, startPoller, startWriter } from './redis.ts'
 import { lacking } from './support.ts'
 
 const LONG = { timeoutMs: 60_000, everyMs: 50 }
 
-const missing = lacking('containerd', 'ctr', 'runc', 'criu', 'perl', 'redis-server', 'unshare')
+const missing = lacking('containerd', 'ctr', 'runc', 'criu', 'perl', 'redis-server', 'redis-cli', 'unshare')
 
 describe('moving a container', { skip: missing }, () => {
   let lab: MigrationLab
@@ -110,6 +116,16 @@ describe('moving a container', { skip: missing }, () => {
     assert.deepEqual(written.missing, [])
     assert.ok(written.acknowledged > 0 && polled.answers > 0)
     await assertNeverTwo()
-    await b.containerd.ctr(['tasks', 'kill', '-s', 'KILL', 'redis'])
+    // And away again, with all else that runs there.
+    const drained = await b.shoal.cli(['drain', '--json'])
+    assert.equal(drained.code, 0, drained.stderr)
+    const { moved } = JSON.parse(drained.stdout) as { moved: Migration[] }
+    assert.deepEqual(
+      moved.map(({ container, state }) => [container.name, state]),
+      [['redis', 'done']],
+    )
+    assert.equal((await a.host.exec(['redis-cli', '-h', workAddress(0), 'ping'])).stdout, 'PONG\n')
+    await assertNeverTwo()
+    await a.containerd.ctr(['tasks', 'kill', '-s', 'KILL', 'redis'])
   })
 })
