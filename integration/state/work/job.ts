@@ -75,13 +75,17 @@ export function createJob(body: JobBody, daemon: Daemon): Job {
       const buffers = [take(), take()] as const
       const at = [0, 1].map(() => free.pop() ?? BUFFER * places++)
       let turn = 0
-      const fill = async (): Promise<Buffer> => {
+      let asked = start
+      // Each answer is waited for as long as the machine is busy, so none is asked for that is not needed.
+      const fill = async (): Promise<Buffer | undefined> => {
+        if (asked >= end) return undefined
         const place = at[turn % 2] as number
         const buffer = buffers[turn++ % 2] as Buffer
         const length = (await ask('pull', { stream, digest, start, end, at: place })) as number
-        if (length === 0) return buffer.subarray(0, 0)
+        if (length === 0) throw new ShoalError('INTERNAL', `${digest} ended early`)
         if (readSync(file(), buffer, 0, length, place) !== length)
           throw new ShoalError('INTERNAL', 'a chunk is not there')
+        asked += length
         return buffer.subarray(0, length)
       }
       let ahead = fill()
@@ -90,14 +94,14 @@ export function createJob(body: JobBody, daemon: Daemon): Job {
         for (;;) {
           const bytes = await ahead
           check()
-          if (bytes.length === 0) return
+          if (!bytes) return
           ahead = fill()
           ahead.catch(() => {})
           yield bytes
         }
       } finally {
         await ahead.catch(() => {})
-        await ask('drop', { stream }).catch(() => {})
+        ask('drop', { stream }).catch(() => {})
         free.push(...at)
         if (idle.length < MOST_IDLE) idle.push(...buffers)
       }
