@@ -30,14 +30,17 @@ export async function ociFacts({
       return undefined
     }
   }
-  const [about, version, checked] = await Promise.all([
+  const [about, version, checked, tar] = await Promise.all([
     ask(runc, ['--version']),
     ask(criu, ['--version']),
     ask(criu, ['check']),
+    ask('tar', ['--version']),
   ])
   const [, name = runc.split('/').at(-1) ?? runc, number = ''] =
     /^(\S+) version (\S+)/.exec(about ?? '') ?? []
   if (name === 'crun' && !about?.includes('+CRIU')) why.push('crun was built without CRIU')
+  if (tar !== undefined && !tar.includes('GNU tar'))
+    why.push('the tar of this machine is not GNU tar, which reads and writes writable layers')
   const found = /^Version: (\S+)/m.exec(version ?? '')?.[1]
   return {
     oci: { name, version: number },

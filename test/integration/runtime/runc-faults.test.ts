@@ -236,6 +236,22 @@ describe('what runc and CRIU lack is said', () => {
     })
   }
 
+  test('a tar that is another one', async () => {
+    const path = process.env.PATH
+    await writeFile(join(dir, 'tar'), '#!/bin/sh\necho "tar (busybox) 1.36"\n')
+    await chmod(join(dir, 'tar'), 0o755)
+    process.env.PATH = `${dir}:${path}`
+    try {
+      const { why } = await factsOf('runc-without', 'criu-fine')
+      assert.ok(
+        why.some((each) => /not GNU tar/.test(each)),
+        why.join('; '),
+      )
+    } finally {
+      process.env.PATH = path
+    }
+  })
+
   test('nothing is left over', async () => {
     assert.deepEqual(await readdir(join(dir, 'shoal/tmp')).catch(() => []), [])
   })
