@@ -18,6 +18,7 @@ import { restoreCheckpoint } from './restore.ts'
 import { createSchedules, type Planned } from './schedules.ts'
 import { openDocument } from './sealing.ts'
 import { createServed, type Served } from './served.ts'
+import { createSlots } from './slots.ts'
 import type { Checkpoint, Checkpoints } from './types.ts'
 
 /** Checkpoints of this node's containers, and those of the whole cluster; see types.ts. */
@@ -57,6 +58,7 @@ export async function createCheckpoints(deps: {
       runtimes,
       images,
       published,
+      slots: createSlots({ records, storing, self: self.id, now }),
       dir,
       log,
       now,

@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { createReadStream, createWriteStream } from 'node:fs'
 import { mkdir, mkdtemp, readdir, rm, stat } from 'node:fs/promises'
 import { join, relative } from 'node:path'
@@ -16,6 +16,7 @@ import { hostNeeds } from './host.ts'
 import { isName, nameOf } from './names.ts'
 import type { Parts } from './parts.ts'
 import { isForSame, newSeal, openDocument, sealInside } from './sealing.ts'
+import type { Slot } from './slots.ts'
 import { createSteps } from './steps.ts'
 import type { Checkpoints, StepTimes } from './types.ts'
 import { unmovable } from './unmovable.ts'
@@ -35,7 +36,7 @@ export async function createCheckpoint(
   request: CreateRequest,
 ): Promise<{ document: CheckpointDocument; seconds: StepTimes }> {
   const { signal, leaveRunning } = request
-  const { log, states, storing, published, freezing } = parts
+  const { log, states, storing, published, slots, freezing } = parts
   const steps = createSteps(request.onStep)
   const driver = await parts.runtimes.get(request.runtime)
   const container = await driver.inspect(request.container, signal)
@@ -68,6 +69,7 @@ export async function createCheckpoint(
       goOn = undefined
     }
     let captured: Captured | undefined
+    let place: Slot | undefined
     let storedAs: string | undefined
     try {
       if (container.state === 'running') goOn = await freezing.freeze(driver, container.id, signal)
@@ -94,7 +96,8 @@ export async function createCheckpoint(
         },
         base: base?.descriptor,
       })
-      const as = `${STORED_LABEL}:${name}/${randomUUID()}`
+      place = await slots.take(name)
+      const { slot, storedAs: as } = place
       storedAs = as
       await steps.run('store', () =>
         storing.store(
@@ -106,7 +109,8 @@ export async function createCheckpoint(
       const document = await steps.run('publish', () =>
         published.publish(
           {
-            ...{ name, node: parts.self, site: parts.site, createdAt, copies, needs, storedAs: as },
+            ...{ name, node: parts.self, site: parts.site, createdAt, copies, needs },
+            ...{ slot, storedAs: as },
             ...(expiresInMs === undefined ? {} : { expiresAt: createdAt + expiresInMs }),
             ...{ recipe: made.recipe, blobs: made.blobs, size: made.size, added: made.added },
             container: { name: container.name, runtime: driver.name, ...imageOf(recreation.image) },
@@ -130,6 +134,7 @@ export async function createCheckpoint(
       if (storedAs !== undefined) await storing.forget(storedAs, AbortSignal.timeout(UNDO_MS)).catch(() => {})
       throw error
     } finally {
+      place?.release()
       if (captured) await states.release(captured.recipe).catch(() => {})
       await rm(dir, { recursive: true, force: true })
     }
@@ -137,9 +142,6 @@ export async function createCheckpoint(
     unclaim()
   }
 }
-
-/** The repository, so to speak, of all blobs of checkpoints that a site stores. */
-export const STORED_LABEL = 'checkpoints'
 
 export function unfitError(container: string, reasons: string[]): ShoalError {
   const told = reasons.length > 0 ? reasons : ['its runtime cannot do that here']

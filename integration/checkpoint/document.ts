@@ -22,6 +22,8 @@ export interface CheckpointDocument {
   name: string
   version: number
   node: PeerId
+  /** Which of the node's places for versions of the name it is in; see slots.ts. */
+  slot: number
   site: string
   createdAt: number
   expiresAt?: number
@@ -55,11 +57,8 @@ const MAX_TEXT = 4 * 2 ** 20
 const PREFIX = Buffer.from('shoal-checkpoint\0')
 
 export const PREFIX_KEY = 'checkpoint/'
-export const keyOf = ({
-  name,
-  version,
-  node,
-}: Pick<CheckpointDocument, 'name' | 'version' | 'node'>): string => `${PREFIX_KEY}${name}/${version}/${node}`
+export const keyOf = ({ name, node, slot }: Pick<CheckpointDocument, 'name' | 'node' | 'slot'>): string =>
+  `${PREFIX_KEY}${name}/${node}/${slot}`
 
 /**
  * The record's value: the document's very bytes, the signature of its node over them, and a MAC under the cluster's secret. The signature
@@ -117,6 +116,7 @@ function parse(key: string, text: Uint8Array): CheckpointDocument {
     typeof read?.name === 'string' &&
     isName(read.name) &&
     isNumber(read.version) &&
+    isNumber(read.slot) &&
     typeof read.node === 'string' &&
     isNumber(read.createdAt) &&
     (read.expiresAt === undefined || isNumber(read.expiresAt)) &&
@@ -135,8 +135,8 @@ function parse(key: string, text: Uint8Array): CheckpointDocument {
 }
 
 function shown(key: string): string {
-  const [, name, version] = key.split('/')
-  return `${name}:${version}`
+  const [, name, node] = key.split('/')
+  return `${name} of ${node}`
 }
 
 function denied(key: string, why: string): ShoalError {

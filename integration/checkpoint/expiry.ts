@@ -1,9 +1,9 @@
 import type { Log } from '../../base/index.ts'
 import type { Storing } from '../../manager/index.ts'
 import type { BaseImages } from './base-image.ts'
-import { STORED_LABEL } from './create.ts'
 import type { CheckpointDocument } from './document.ts'
 import type { Published } from './published.ts'
+import { STORED_LABEL } from './slots.ts'
 
 const EVERY_MS = 60_000
 /**
@@ -40,8 +40,7 @@ export function createExpiry(deps: {
   let timer = again()
 
   async function remove(document: CheckpointDocument, signal: AbortSignal): Promise<void> {
-    await published.remove(document, signal)
-    if (document.site !== site) return
+    if (!(await published.remove(document, signal)) || document.site !== site) return
     await storing.forget(document.storedAs, signal)
     const { imageStoredAs: image } = document
     if (image !== undefined && !(await needed()).images.has(image)) await images.letGo(image, signal)
@@ -67,18 +66,22 @@ export function createExpiry(deps: {
     }
     const left = await needed()
     const stored = await storing.ofRepository(STORED_LABEL)
-    const orphaned = [
-      ...stored.map(({ name }) => name).filter((name) => !left.stored.has(name)),
-      ...(await images.kept()).filter((name) => !left.images.has(name)),
-    ]
-    for (const name of orphans.keys()) if (!orphaned.includes(name)) orphans.delete(name)
-    for (const name of orphaned) {
-      const since = orphans.get(name) ?? now()
-      orphans.set(name, since)
+    const unnamed = stored.filter(({ name }) => !left.stored.has(name))
+    const unused = (await images.kept()).filter((name) => !left.images.has(name))
+    // Names of stored blobs are used again: what was stored later is something else.
+    const orphaned = new Map<string, () => Promise<unknown>>([
+      ...unnamed.map(
+        ({ name, storedAt }) => [`${name} ${storedAt}`, () => storing.forget(name, signal)] as const,
+      ),
+      ...unused.map((name) => [name, () => images.letGo(name, signal)] as const),
+    ])
+    for (const key of orphans.keys()) if (!orphaned.has(key)) orphans.delete(key)
+    for (const [key, letGo] of orphaned) {
+      const since = orphans.get(key) ?? now()
+      orphans.set(key, since)
       if (now() - since < grace) continue
-      if (stored.some((one) => one.name === name)) await storing.forget(name, signal)
-      else await images.letGo(name, signal)
-      orphans.delete(name)
+      await letGo()
+      orphans.delete(key)
     }
   }
 

@@ -7,6 +7,7 @@ import type { States } from '../state/types.ts'
 import type { BaseImages } from './base-image.ts'
 import type { Freezing } from './freezing.ts'
 import type { Published } from './published.ts'
+import type { Slots } from './slots.ts'
 
 /** What checkpoints are made with. */
 export interface Parts {
@@ -18,6 +19,7 @@ export interface Parts {
   runtimes: Pick<Runtimes, 'list' | 'get'>
   images: BaseImages
   published: Published
+  slots: Slots
   freezing: Freezing
   /** Where a blob comes from that the site has not: another site of the cluster. */
   origin: (blob: StoredBlob) => Origin

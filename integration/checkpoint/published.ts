@@ -14,7 +14,7 @@ import type { CheckpointReference } from './names.ts'
 /** How often a version is given up for the next one, when others publish under the same name at the same time. */
 const TRIES = 20
 
-/** The checkpoints of the cluster, as shared records: `checkpoint/NAME/VERSION/NODE`. Only what proves to be of the cluster is given out. */
+/** The checkpoints of the cluster, as shared records: `checkpoint/NAME/NODE/SLOT`. Only what proves to be of the cluster is given out. */
 export interface Published {
   /** All that have not expired, by name and version; of one version that two nodes published apart the older one first. */
   list(name?: string): Promise<CheckpointDocument[]>
@@ -25,7 +25,8 @@ export interface Published {
    * @throws NO_QUORUM | USAGE for a configuration that is too large
    */
   publish(draft: Omit<CheckpointDocument, 'version'>, signal: AbortSignal): Promise<CheckpointDocument>
-  remove(document: CheckpointDocument, signal: AbortSignal): Promise<void>
+  /** False where it was not there any more: its place may have the next one already. */
+  remove(document: CheckpointDocument, signal: AbortSignal): Promise<boolean>
   /** Also those that have expired. */
   all(): AsyncIterable<CheckpointDocument>
 }
@@ -71,21 +72,14 @@ export function createPublished(deps: {
     const wanted = version ?? found.at(-1)?.version
     const best = found.find((one) => one.version === wanted)
     if (best) return best
-    const prefix = version === undefined ? `${PREFIX_KEY}${name}/` : `${PREFIX_KEY}${name}/${version}/`
-    for await (const one of read(prefix)) if (one instanceof ShoalError) throw one
+    for await (const one of read(`${PREFIX_KEY}${name}/`)) if (one instanceof ShoalError) throw one
     const what = digest ? `@${digest}` : version === undefined ? '' : `:${version}`
     throw new ShoalError('NOT_FOUND', `there is no checkpoint ${name}${what}`)
   }
 
-  /** Versions of a name that anybody wrote, whether to be trusted or not, with who did. */
-  async function versions(name: string): Promise<{ version: number; node: string }[]> {
-    const found: { version: number; node: string }[] = []
-    for await (const { key } of records.entries(`${PREFIX_KEY}${name}/`)) {
-      const [, , version, node = ''] = key.split('/')
-      if (/^\d{1,9}$/.test(version ?? '')) found.push({ version: Number(version), node })
-    }
-    return found
-  }
+  /** Also what has expired, and is not taken away yet. */
+  const versions = (name: string): Promise<CheckpointDocument[]> =>
+    Array.fromAsync(all(`${PREFIX_KEY}${name}/`))
 
   /** Waits for all that are there, but asks only for `copies`: one that does not answer costs time, not the checkpoint. */
   async function put(key: string, value: unknown, copies: number, signal: AbortSignal): Promise<void> {
@@ -137,7 +131,13 @@ export function createPublished(deps: {
       return turn
     },
     async remove(document, signal) {
-      await put(keyOf(document), undefined, 1, signal)
+      const key = keyOf(document)
+      const record = await records.get(key)
+      if (record?.value === undefined) return false
+      const there = readDocument(key, record.value, trust)
+      if (there.version !== document.version || there.digest !== document.digest) return false
+      await put(key, undefined, 1, signal)
+      return true
     },
     all: () => all(),
   }

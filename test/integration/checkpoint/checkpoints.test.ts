@@ -252,11 +252,11 @@ test('what is stored and no checkpoint names goes, but only when it was so for a
     await swarm.close()
   })
   a.runtime.run('app')
-  const { checkpoint } = await create(a, 'app')
+  await create(a, 'app')
   const { records, storing } = node.manager
   const stored = async (): Promise<number> => (await storing.ofRepository('checkpoints')).length
   // As on a node that has one of the records and not yet the other.
-  const key = `checkpoint/app/${checkpoint.version}/${node.id}`
+  const key = `checkpoint/app/${node.id}/1`
   const value = (await records.get(key))?.value
   await records.put(key, undefined, { copies: 1 })
   const later = async (ms: number): Promise<void> => {
