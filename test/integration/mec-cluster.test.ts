@@ -220,10 +220,7 @@ test('200 devices at once: nothing lost, nothing doubled', async (t) => {
         const asked = contextOf(body.id, { callbackReference: device.url(`/${i}`) })
         assert.equal((await ue('POST', '/dev_app/v1/app_contexts', asked)).status, 201)
       }
-      await until(
-        `${i} runs`,
-        async () => (await ue('GET', `/mec/v1/apps/${body.id}`)).body.state === 'running',
-      )
+      await until(`${i} runs`, () => home.offload.apps.get(body.id)?.state === 'running')
       return (await ue('GET', '/mec/v1/apps')).body.length
     }),
   )
