@@ -30,7 +30,8 @@ export function createDrain(deps: {
     signal: AbortSignal,
   ): Promise<{ moved: Migration } | { reasons: string[] }> {
     const reasons: string[] = []
-    const order = nodes.toSorted((a, b) => (given.get(a.id) ?? 0) - (given.get(b.id) ?? 0))
+    const cost = ({ id, state }: Member): number => (given.get(id) ?? 0) + (state === 'alive' ? 0 : 1000)
+    const order = nodes.toSorted((a, b) => cost(a) - cost(b))
     for (const node of order) {
       signal.throwIfAborted()
       try {
@@ -64,9 +65,7 @@ export function createDrain(deps: {
     if (Object.keys(container.labels).some((label) => OTHERS.test(label))) {
       return { reason: 'Kubernetes manages it: drain the node there' }
     }
-    const nodes = manager.members
-      .site()
-      .filter(({ id, state }) => id !== manager.self.id && state === 'alive')
+    const nodes = manager.members.site().filter(({ id }) => id !== manager.self.id)
     const result = await move(container, nodes, given, signal)
     if ('moved' in result) return result
     const why = result.reasons.join('; ')

@@ -69,7 +69,9 @@ export async function createEngine(deps: {
       const to = find(request.to)
       if (!to) throw new ShoalError('NOT_FOUND', `no node ${request.to} is known`)
       if (to.id === self) throw new ShoalError('UNFIT', 'it is on this node already')
-      if (to.state !== 'alive') throw new ShoalError('UNFIT', `node ${to.name} is ${to.state}`)
+      // A suspect may only be busy, and is asked patiently.
+      if (to.state === 'dead' || to.state === 'left')
+        throw new ShoalError('UNFIT', `node ${to.name} is ${to.state}`)
       const runtime = await parts.runtime(request.runtime)
       const container = await runtime.inspect(request.container, stop.signal)
       if (container.state !== 'running') {

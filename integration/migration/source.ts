@@ -97,7 +97,7 @@ export function createSource(parts: Parts) {
   }
 
   async function freeze(id: string, before: Load | undefined): Promise<void> {
-    const entry = await step(id, { phase: 'freezing' })
+    const entry = await step(id, { phase: 'freezing', frozenAt: clock.now() })
     const frozenAt = clock.now()
     await (await driverOf(entry)).pause(entry.container.id, parts.signal)
     const pausedAt = clock.now()
