@@ -20,7 +20,7 @@ export function parseHealth(text: string): HealthCheck {
   if (text.startsWith('http://')) return { kind: 'http', url: text }
   const exec = /^exec:\s*(\S.*)$/.exec(text)?.[1]
   if (exec !== undefined) return { kind: 'exec', args: exec.split(/\s+/) }
-  const tcp = /^tcp:(.+):(\d+)$/.exec(text)
+  const tcp = /^tcp:\[?(.+?)\]?:(\d+)$/.exec(text)
   if (tcp) return { kind: 'tcp', host: tcp[1] ?? '', port: Number(tcp[2]) }
   throw new ShoalError('USAGE', `--health must be exec:COMMAND, http://… or tcp:HOST:PORT, not ${text}`)
 }

@@ -106,7 +106,7 @@ describe('migrations', () => {
   })
 
   test('health checks as they are written', () => {
-    assert.deepEqual(parseHealth('tcp:[::1]:80'), { kind: 'tcp', host: '[::1]', port: 80 })
+    assert.deepEqual(parseHealth('tcp:[::1]:80'), { kind: 'tcp', host: '::1', port: 80 })
     assert.deepEqual(parseHealth('exec: redis-cli ping'), { kind: 'exec', args: ['redis-cli', 'ping'] })
     assert.deepEqual(parseHealth('http://127.0.0.1:8080/ok'), {
       kind: 'http',
