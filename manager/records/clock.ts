@@ -13,17 +13,12 @@ export interface Clock {
   /** False for a stamp so far ahead that it would beat all honest writes for a long time: not to be seen. */
   credible(stamp: Stamp): boolean
   see(stamp: Stamp): void
-  /** What was given or seen is not credible any more: this machine's time was wrong and was set right. */
-  astray(): boolean
-  /** Forgets what was seen, so that the next stamps are credible again. */
-  reset(): void
 }
 
 /** @param now ms since the epoch; may jump, the clock never goes back */
 export function createClock({ node, now }: { node: PeerId; now: () => number }): Clock {
   let ms = 0
   let count = 0
-  const credible = (stamp: { ms: number }): boolean => stamp.ms <= now() + MAX_AHEAD_MS
   return {
     next() {
       const time = Math.floor(now())
@@ -36,17 +31,12 @@ export function createClock({ node, now }: { node: PeerId; now: () => number }):
       }
       return { ms, count, node }
     },
-    credible,
+    credible: (stamp) => stamp.ms <= now() + MAX_AHEAD_MS,
     see(stamp) {
       if (stamp.ms > ms) {
         ms = stamp.ms
         count = stamp.count
       } else if (stamp.ms === ms) count = Math.max(count, stamp.count)
-    },
-    astray: () => !credible({ ms }),
-    reset() {
-      ms = 0
-      count = 0
     },
   }
 }

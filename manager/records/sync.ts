@@ -121,7 +121,6 @@ export function createSync(deps: {
 
       const theirs = readDigests(await ask('record.digests', {}))
       onTime(peer, theirs.now)
-      await table.setRight()
       const buckets = here.differing(theirs.digests)
       let listed = 0
       for (let from: Place | undefined; buckets.length > 0; ) {

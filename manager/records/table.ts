@@ -26,11 +26,6 @@ export interface Table {
   buckets(): Promise<Buckets>
   /** Forgets old deletions. */
   purge(): Promise<void>
-  /**
-   * After this machine's clock was far ahead and was set right: what was written with its stamps, and no other node took, is written anew; where
-   * the row has another write, that one counts.
-   */
-  setRight(): Promise<void>
   onChange(prefix: string, listener: (record: SharedRecord) => void): () => void
   /** Lets the write under way end; later ones fail. */
   close(): Promise<void>
@@ -137,31 +132,6 @@ export function createTable(deps: {
     }
   }
 
-  async function setRight(): Promise<void> {
-    if (!clock.astray()) return
-    clock.reset()
-    const wrong: string[] = []
-    for await (const [key, packed] of rows.entries()) {
-      const { writes, seen } = unpackRow(packed)
-      for (const stamp of [...writes.map((write) => write.stamp), ...seen]) {
-        if (clock.credible(stamp)) clock.see(stamp)
-        else if (wrong.at(-1) !== key) wrong.push(key)
-      }
-    }
-    for (const key of wrong) {
-      const row = await find(key)
-      if (!row) continue
-      const writes = row.writes.filter(({ stamp }) => clock.credible(stamp))
-      const rest = { writes, seen: row.seen.filter(clock.credible) }
-      const text = row.writes[0]?.text
-      await save(key, writes.length > 0 ? rest : succeed(rest, { stamp: clock.next(), text }))
-    }
-    log.warn(
-      { records: wrong.length },
-      'the clock was far ahead and was set right: what it wrote is written anew',
-    )
-  }
-
   const take = (key: string, row: Row): Promise<boolean> =>
     inTurn(async () => {
       const stamps = [...row.writes.map(({ stamp }) => stamp), ...row.seen]
@@ -181,7 +151,6 @@ export function createTable(deps: {
     },
     write: (key, text) =>
       inTurn(async () => {
-        await setRight()
         const row = succeed(await find(key), { stamp: clock.next(), text })
         await save(key, row)
         return row
@@ -224,7 +193,6 @@ export function createTable(deps: {
         })
       }
     },
-    setRight: () => inTurn(setRight),
     onChange(prefix, listener) {
       const entry = { prefix, listener }
       listeners.add(entry)

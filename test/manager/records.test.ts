@@ -72,7 +72,7 @@ describe('shared records', () => {
     const [a] = [cluster.add('a')]
     cluster.now = () => 5_000_000
     const before = await a.records.put('k', 1, { copies: 1 })
-    cluster.now = () => 4_500_000
+    cluster.now = () => 1_000_000
     await cluster.restart(a)
     assert.equal((await a.records.get('k'))?.value, 1)
     const after = await a.records.put('k', 2, { copies: 1 })
@@ -128,29 +128,6 @@ describe('shared records', () => {
     cluster.now = () => Date.now() + 31 * DAY_MS
     await until(async () => (await keys()).length === 2)
     assert.deepEqual(await keys(), ['offer/a', 'stored/x/b'])
-  })
-
-  it('of a clock that was far ahead and was set right are written anew, and nothing more is refused', async () => {
-    const [a, b] = ['a', 'b'].map(cluster.add)
-    await b!.records.put('k', 'old', { copies: 2 })
-    cluster.partition([1, 2])
-    a!.skewMs = 400 * DAY_MS
-    await a!.records.put('k', 'new', { copies: 1 })
-    await a!.records.put('own', 1, { copies: 1 })
-    await a!.records.put('both', 'ahead', { copies: 1 })
-    await b!.records.put('both', 'right', { copies: 1 })
-    cluster.partition()
-    await assert.rejects(a!.records.put('own', 2, { copies: 2 }), { code: 'NO_QUORUM' })
-    a!.skewMs = 0
-    const { ms } = await a!.records.put('after', 1, { copies: 2 })
-    assert.ok(Math.abs(ms - Date.now()) < 600_000)
-    await cluster.equal()
-    assert.deepEqual(
-      await Promise.all(['k', 'own', 'after'].map(async (key) => (await b!.records.get(key))?.value)),
-      ['new', 2, 1],
-    )
-    const both = await b!.records.get('both')
-    assert.deepEqual([both?.value, both?.beaten.map(({ value }) => value)].flat().sort(), ['ahead', 'right'])
   })
 
   it('a full table forgets its oldest deletions, and does not take them back', async () => {

@@ -120,7 +120,6 @@ describe('pushes that lie', () => {
 describe('pushes that are too much', () => {
   test('10,000 half-open uploads: so many, then 429; idle ones give way, and expire', async (t) => {
     const node = await pushNode(t)
-    const before = process.memoryUsage().heapUsed
     // On a few connections, one request behind the other: else the client's ports run out first.
     const request = `POST /v2/${NAME}/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n`
     const answers = await Promise.all(
@@ -142,8 +141,6 @@ describe('pushes that are too much', () => {
     ])
     assert.equal(answers.join('').match(/^Retry-After:/gim)?.length, 9744)
     assert.deepEqual(await leftOf(node), [])
-    const grown = process.memoryUsage().heapUsed - before
-    assert.ok(grown < 64 * 2 ** 20, `${grown} bytes of memory more`)
     node.clock.ahead = 61_000
     const place = await begin(node, NAME)
     await node.get(place, {}, 'PATCH', bytesOf(10))
