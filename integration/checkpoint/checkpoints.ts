@@ -36,11 +36,13 @@ export async function createCheckpoints(deps: {
   /** A directory of its own, for what is on its way in or out. */
   dir: string
   log: Log
+  /** ms since the epoch; default: the cluster's time, since expiry is judged by other nodes, too. */
   now?: () => number
   /** ms between two looks for what has expired. */
   sweepMs?: number
 }): Promise<Checkpoints & { served: Served; sweep(signal: AbortSignal, grace?: number): Promise<void> }> {
-  const { manager, store, states, runtimes, dir, log, now = Date.now } = deps
+  const { manager, store, states, runtimes, dir, log } = deps
+  const now = deps.now ?? deps.manager.records.time
   const { self, identity, storing } = manager
   const trust = { identity, secret: deps.secret }
   const { records, members } = manager
@@ -87,7 +89,7 @@ export async function createCheckpoints(deps: {
   }
   await parts.freezing.recover(stop.signal)
   const expiry = createExpiry({
-    ...{ published, storing, images, site: self.site, log, now },
+    ...{ published, storing, images, self: self.id, site: self.site, log, now },
     ...(deps.sweepMs === undefined ? {} : { everyMs: deps.sweepMs }),
   })
   const within = (signal: AbortSignal): AbortSignal => AbortSignal.any([signal, stop.signal])

@@ -1,5 +1,5 @@
 import type { Log } from '../../base/index.ts'
-import type { Storing } from '../../manager/index.ts'
+import type { PeerId, Storing } from '../../manager/index.ts'
 import type { BaseImages } from './base-image.ts'
 import type { CheckpointDocument } from './document.ts'
 import type { Published } from './published.ts'
@@ -11,6 +11,8 @@ const EVERY_MS = 60_000
  * record has not come to this node yet.
  */
 const GRACE_MS = 60 * 60_000
+/** Of two nodes neither knows whose clock is right: others leave an expired one this much longer to the node that made it. */
+const LATER_MS = 10 * 60_000
 
 /**
  * Takes away what is over: any node does it for its site, and all of them may. The records of expired checkpoints, the blobs that no
@@ -27,12 +29,13 @@ export function createExpiry(deps: {
   published: Published
   storing: Pick<Storing, 'forget' | 'ofRepository'>
   images: BaseImages
+  self: PeerId
   site: string
   log: Log
   now: () => number
   everyMs?: number
 }): Expiry {
-  const { published, storing, images, site, log, now, everyMs = EVERY_MS } = deps
+  const { published, storing, images, self, site, log, now, everyMs = EVERY_MS } = deps
   const stop = new AbortController()
   /** What nothing names, and since when this node sees that. */
   const orphans = new Map<string, number>()
@@ -59,7 +62,8 @@ export function createExpiry(deps: {
 
   async function sweep(signal: AbortSignal, grace = GRACE_MS): Promise<void> {
     for (const document of await Array.fromAsync(published.all())) {
-      if (document.expiresAt === undefined || document.expiresAt > now()) continue
+      const { expiresAt = Number.POSITIVE_INFINITY, node } = document
+      if (now() < expiresAt + (node === self ? 0 : LATER_MS)) continue
       signal.throwIfAborted()
       await remove(document, signal)
       log.info({ checkpoint: `${document.name}:${document.version}` }, 'a checkpoint has expired')

@@ -81,7 +81,8 @@ export function createSchedules(deps: {
   async function run(schedule: Schedule, signal: AbortSignal): Promise<void> {
     let due = now()
     while (!signal.aborted) {
-      await pause(due - now(), signal)
+      // Should the clock be set back, the next one is not put off until it is there again.
+      await pause(Math.min(schedule.everyMs, due - now()), signal)
       if (signal.aborted) return
       if ((await once(schedule, signal)) === 'gone') {
         log.info(

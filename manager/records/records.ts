@@ -101,6 +101,7 @@ export function createSharedRecords(deps: {
       return row && recordOf(key, row)
     },
     entries: (prefix) => table.entries(prefix),
+    time: time.now,
     onChange: (prefix, listener) => table.onChange(prefix, listener),
     async close() {
       await rounds.close()

@@ -52,5 +52,7 @@ export interface SharedRecords {
   entries(prefix: string): AsyncIterable<SharedRecord>
   /** Called after a write, of this node or of another, took effect here. Returns the unsubscriber. */
   onChange(prefix: string, listener: (record: SharedRecord) => void): () => void
+  /** What time it is in the cluster, ms since the epoch: the median of this node's clock and its peers'. */
+  time(): number
   close(): Promise<void>
 }

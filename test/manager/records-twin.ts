@@ -35,6 +35,7 @@ export function createRecordsTwin(nodes = 1, now: () => number = Date.now) {
         listeners.add(entry)
         return () => listeners.delete(entry)
       },
+      time: now,
       close: async () => {},
     }),
   }

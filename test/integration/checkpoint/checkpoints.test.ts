@@ -163,7 +163,7 @@ test('what the last daemon has left half done is set right by the next one', asy
   assert.deepEqual(await Array.fromAsync(unfinished.entries()), [])
 })
 
-test('an expired checkpoint is not given out, and goes with its blobs on any node', async (t) => {
+test('an expired checkpoint is not given out, and goes with its blobs: by its node, and later by any', async (t) => {
   const swarm = await createSwarm()
   let now = Date.now()
   const a = await checkpointsOn(await swarm.add(), { now: () => now })
@@ -177,18 +177,31 @@ test('an expired checkpoint is not given out, and goes with its blobs on any nod
     await swarm.close()
   })
   a.runtime.run('app')
+  const records = async (): Promise<number> =>
+    (await Array.fromAsync(a.node.manager.records.entries('checkpoint/'))).length
   await create(a, 'app', { expiresInMs: 60_000 })
   await create(a, 'app')
+  await create(a, 'app', { name: 'other', expiresInMs: 62_000 })
   now += 61_000
   assert.deepEqual(
-    (await b.checkpoints.list()).map(({ version }) => version),
-    [2],
+    (await b.checkpoints.list()).map(({ name, version }) => [name, version]),
+    [
+      ['app', 2],
+      ['other', 1],
+    ],
   )
   await b.checkpoints.sweep(signal)
+  assert.equal(await records(), 3, 'the clock of b may be ahead')
   await a.checkpoints.sweep(signal)
+  assert.equal(await records(), 2)
+  now += 10 * 60_000
+  await b.checkpoints.sweep(signal)
+  assert.equal(await records(), 2)
+  now += 1000
+  await b.checkpoints.sweep(signal)
   const stored = await a.node.manager.storing.ofRepository('checkpoints')
   assert.equal(stored.length, 1)
-  assert.equal((await Array.fromAsync(a.node.manager.records.entries('checkpoint/'))).length, 1)
+  assert.equal(await records(), 1)
   const { container } = await b.checkpoints.restore({ reference: 'app', signal })
   assert.ok(container)
 })

@@ -38,7 +38,7 @@ function cluster() {
     const published = createPublished({ records, members, self, trust, log, now })
     const slots = createSlots({ records, storing, self, now })
     const images = { kept: async () => [] } as never
-    const expiry = createExpiry({ published, storing, images, site: 'here', log, now, everyMs: 1e9 })
+    const expiry = createExpiry({ published, storing, images, self, site: 'here', log, now, everyMs: 1e9 })
     stops.push(() => expiry.close())
     /** As `createCheckpoint` does it. */
     async function make(more: Partial<CheckpointDocument> = {}): Promise<CheckpointDocument> {
