@@ -1,7 +1,5 @@
-import { readdir, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
-
-const ROOT = '/sys/fs/cgroup'
+import { readFile } from 'node:fs/promises'
+import { cgroupPlaces, processesIn } from '../cgroup.ts'
 
 /**
  * SIGKILL to every process in the cgroup of a container's first one: docker would signal only that one and then thaw all. What is frozen
@@ -24,17 +22,10 @@ async function inCgroup(pid: number): Promise<number[]> {
     const path = line?.split(':').slice(2).join(':')
     // In the root cgroup are the processes of the whole machine.
     if (!path || path === '/') continue
-    for (const at of [controller, '', 'unified']) {
-      const found = await below(join(ROOT, at, path)).catch((): number[] => [])
+    for (const place of await cgroupPlaces(path)) {
+      const found = await processesIn(place)
       if (found.includes(pid)) return found
     }
   }
   return []
-}
-
-async function below(dir: string): Promise<number[]> {
-  const pids = (await readFile(join(dir, 'cgroup.procs'), 'utf8')).split('\n').filter(Boolean).map(Number)
-  for (const entry of await readdir(dir, { withFileTypes: true }))
-    if (entry.isDirectory()) pids.push(...(await below(join(dir, entry.name)).catch(() => [])))
-  return pids
 }

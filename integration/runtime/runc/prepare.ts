@@ -1,7 +1,9 @@
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
+import { setTimeout } from 'node:timers/promises'
 import { ShoalError } from '../../../base/index.ts'
+import { cgroupPlaces, processesIn, removeCgroup } from '../cgroup.ts'
 import { criuWords } from '../criu.ts'
 import { applyLayer } from '../layer.ts'
 import { unmountBelow } from '../mounts.ts'
@@ -118,22 +120,20 @@ async function endRestore(bundle: string): Promise<boolean> {
   return found
 }
 
-/** What CRIU had brought to life before it was stopped is in the container's cgroup, which is nobody else's. */
+/** What CRIU had brought to life before it was stopped is in the container's cgroup, which is nobody else's, and goes with it. */
 async function emptyCgroup(bundle: string): Promise<void> {
   const text = await readFile(join(bundle, 'config.json'), 'utf8').catch(() => '{}')
   const path = (JSON.parse(text) as OciSpec).linux?.cgroupsPath
-  if (!path?.startsWith('/')) return
-  const mounts = await readdir('/sys/fs/cgroup').catch(() => [])
+  if (!path?.startsWith('/') || path === '/') return
+  const places = await cgroupPlaces(path)
   for (let round = 0; round < 50; round++) {
-    const pids = new Set<number>()
-    for (const at of ['', ...mounts]) {
-      const file = join('/sys/fs/cgroup', at, path, 'cgroup.procs')
-      for (const pid of (await readFile(file, 'utf8').catch(() => '')).split('\n'))
-        if (pid) pids.add(Number(pid))
+    const pids = new Set((await Promise.all(places.map(processesIn))).flat())
+    if (pids.size === 0) {
+      for (const place of places) await removeCgroup(place)
+      return
     }
-    if (pids.size === 0) return
     for (const pid of pids) kill(pid)
-    await new Promise((resolve) => setTimeout(resolve, 100))
+    await setTimeout(100)
   }
   throw new ShoalError('RUNTIME', `processes in the cgroup ${path} do not end`)
 }

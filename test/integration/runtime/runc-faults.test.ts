@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { isShoalError } from '../../../base/index.ts'
+import { cgroupPlaces } from '../../../integration/runtime/cgroup.ts'
 import { createRuncRuntime } from '../../../integration/runtime/runc/index.ts'
 import { lacking } from '../../e2e/support.ts'
 import { until } from '../../lab/index.ts'
@@ -56,6 +58,8 @@ describe('runc where things go wrong', { skip: lacking('runc', 'criu') }, () => 
     }
     await runtime.remove('moved', quiet)
     await prepared.discard(quiet)
+    const places = await cgroupPlaces(linux?.cgroupsPath ?? '')
+    assert.deepEqual(places.filter(existsSync), [])
     await runtime.remove('given-up', quiet)
   })
 
