@@ -23,6 +23,9 @@ const MAX_OF_OWNER = 1000
 /** An ID of the device API's, as a container's name can hold it. */
 const ID = /^[0-9a-f]{32}$/
 
+/** The longest that a timer of Node's can wait. */
+const LONGEST_MS = 2 ** 31 - 1
+
 type Local = Omit<Offload, 'onChange' | 'onMoved' | 'close'>
 
 export interface OffloadOptions {
@@ -131,9 +134,6 @@ export async function createOffload(options: OffloadOptions): Promise<Offload> {
     watchEnd(record)
   }
 
-  /** The longest that a timer of Node's can wait. */
-  const LONGEST_MS = 2 ** 31 - 1
-
   function watchEnd(record: AppRecord): void {
     clearTimeout(ends.get(record.id))
     if (record.endsAt === undefined) return
@@ -187,7 +187,7 @@ export async function createOffload(options: OffloadOptions): Promise<Offload> {
           throw new ShoalError('BUSY', 'too many applications are registered')
         }
         const record = newRecord({ id, owner, spec, createdAt: now() })
-        await apps.save(record)
+        await apps.add(record)
         for (const name of imagesOf(record)) copying.want(name)
         // By the time that it is offloaded the nodes have told what they have.
         void survey.refresh()
@@ -208,6 +208,7 @@ export async function createOffload(options: OffloadOptions): Promise<Offload> {
         if (where.within === undefined) delete record.within
         else record.within = where.within
         const { fits, changed } = await assign(record)
+        if (record.wanted !== 'running') throw new ShoalError('NOT_FOUND', 'it was deleted meanwhile')
         if (fits) {
           try {
             await apps.save(record)
@@ -225,6 +226,11 @@ export async function createOffload(options: OffloadOptions): Promise<Offload> {
         }
         const here = record.reasons
         const there = await up.offload(record, where)
+        if (record.wanted !== 'running') {
+          // Who deleted it may have been there before it was given.
+          if (there.given) await up.remove(record, closing.signal)
+          throw new ShoalError('NOT_FOUND', 'it was deleted meanwhile')
+        }
         if (!there.given) {
           rest(record, [...here, ...there.reasons])
           await apps.save(record)
@@ -294,7 +300,7 @@ export async function createOffload(options: OffloadOptions): Promise<Offload> {
     const first = placing.assign(record)
     if (first.fits) return first
     await survey.refresh({ now: true })
-    return placing.assign(record)
+    return record.wanted === 'running' ? placing.assign(record) : first
   }
 
   function checkImage(image: string): void {

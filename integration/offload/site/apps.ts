@@ -49,7 +49,8 @@ export const APPS = 'offload-apps'
 export interface Apps {
   get(id: string): AppRecord | undefined
   all(): IterableIterator<AppRecord>
-  /** Writes down what the record says now; the listeners hear of it. */
+  add(record: AppRecord): Promise<void>
+  /** Writes down what the record says now; the listeners hear of it. One that was deleted meanwhile stays deleted. */
   save(record: AppRecord): Promise<void>
   delete(id: string): Promise<void>
   onChange(listener: (record: AppRecord) => void): () => void
@@ -61,24 +62,38 @@ export async function openApps(store: BlockStore): Promise<Apps> {
   const apps = new Map<string, AppRecord>()
   const listeners = new Set<(record: AppRecord) => void>()
   for await (const [id, record] of records.entries()) apps.set(id, record)
+  function tell(record: AppRecord): void {
+    for (const listener of listeners) listener(record)
+  }
   return {
     get: (id) => apps.get(id),
     all: () => apps.values(),
-    async save(record) {
-      const known = apps.has(record.id)
+    async add(record) {
       apps.set(record.id, record)
       try {
         await records.put(record.id, record)
       } catch (error) {
         // What is nowhere written down was never acknowledged.
-        if (!known) apps.delete(record.id)
+        apps.delete(record.id)
         throw error
       }
-      for (const listener of listeners) listener(record)
+      tell(record)
+    },
+    async save(record) {
+      if (apps.get(record.id) !== record) return
+      await records.put(record.id, record)
+      tell(record)
     },
     async delete(id) {
-      await records.delete(id)
+      // Not found any more before it is removed: nobody may write it down after that.
+      const record = apps.get(id)
       apps.delete(id)
+      try {
+        await records.delete(id)
+      } catch (error) {
+        if (record !== undefined) apps.set(id, record)
+        throw error
+      }
     },
     onChange(listener) {
       listeners.add(listener)

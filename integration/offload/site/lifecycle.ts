@@ -103,6 +103,7 @@ export function createLifecycle(deps: {
   /** Finds a place for the pods that have none. */
   async function fill(record: AppRecord): Promise<boolean> {
     if (survey.isStale()) await survey.refresh({ now: true })
+    if (record.wanted !== 'running') return false
     const { fits, changed } = placing.assign(record)
     if (!fits) {
       record.trouble = 'nothing fits it now'

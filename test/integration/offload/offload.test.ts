@@ -315,3 +315,34 @@ test('a move that is refused or fails leaves the pod where it is', async (t) => 
   assert.equal(stays.pods[0]!.peer, 'peer-1')
   assert.equal(running(fleet).length, 1)
 })
+
+test('deleted while it is being offloaded, moved or handed up: nothing is left, and it does not come back', async (t) => {
+  const fleet = await fleetIn(t, 3, {
+    sites: ['edge', 'edge', 'metro'],
+    next: (i) => (i === 0 ? 'n2' : undefined),
+  })
+  const offload = offloadOf(fleet)
+  for (const cpu of [0.1, 1000]) {
+    for (const waitMs of [0, 5, 15, 40]) {
+      if (cpu > 1) fleet.nodes[2]!.capacity = { cpu: 5000, memory: 1e12, storage: 1e12 }
+      const { id } = await offload.register(
+        UE,
+        app([pod('a', { cpu })], { requiredDelayMs: cpu > 1 ? undefined : 0.5 }),
+      )
+      const asked = offload.offload(UE, id, { entry: 'peer-0' }).catch(() => undefined)
+      await new Promise((resolve) => setTimeout(resolve, waitMs))
+      const moved = offload.moved(UE, 'peer-1')
+      assert.equal(await offload.delete(UE, id, signal()), true)
+      await Promise.all([asked, moved])
+      assert.equal(await offload.get(UE, id), undefined)
+    }
+  }
+  await until('nothing is left', () =>
+    fleet.nodes.every((node) => node.containers.size === 0 && node.networks.size === 0),
+  )
+  await fleet.nodes[0]!.kill()
+  await fleet.nodes[0]!.start()
+  assert.deepEqual(await offloadOf(fleet).list(UE), [])
+  assert.deepEqual(await offloadOf(fleet, 2).list(UE), [])
+  await nothingLeft(fleet)
+})
