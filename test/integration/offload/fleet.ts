@@ -431,7 +431,7 @@ export function app(pods: PodSpec[], more: Partial<AppSpec> = {}): AppSpec {
 export async function until(
   what: string,
   test: () => boolean | Promise<boolean>,
-  timeoutMs = 40e3,
+  timeoutMs = 120e3,
 ): Promise<void> {
   const end = performance.now() + timeoutMs
   while (!(await test())) {
