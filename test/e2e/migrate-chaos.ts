@@ -79,8 +79,8 @@ try {
   await lab.start(lab.nodes[0]!, NAME, COUNTER(Number(values.mib)))
   let on = lab.nodes[0]!
   let round = 0
-  const cases = Object.entries(FAULTS).flatMap(([what, fault]) =>
-    PHASES.map((phase) => ({ what, fault, phase })),
+  const cases = PHASES.flatMap((phase) =>
+    Object.entries(FAULTS).map(([what, fault]) => ({ what, fault, phase })),
   )
   for (const end = Date.now() + Number(values.minutes) * 60_000; Date.now() < end; round++) {
     const { what, fault, phase } = cases[round % cases.length]!

@@ -1,4 +1,4 @@
-import { readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Migration } from '../../integration/index.ts'
 import {
@@ -19,6 +19,8 @@ import {
 } from '../lab/index.ts'
 import { type Observer, startObserver } from './observer.ts'
 
+/** Written by the first migration, on the machine itself: runc reads no other. */
+const CRIU_CONF = '/etc/criu/runc.conf'
 export const IMAGE = 'docker.io/lab/work:1'
 /** Where a workload with a network of its own can be reached on the LAN while it runs on the host of this index. */
 export const workAddress = (host: number): string => `10.77.0.${201 + host}`
@@ -82,6 +84,7 @@ export interface MigrationLab {
 export async function createMigrationLab(options: Partial<LabOptions> = {}): Promise<MigrationLab> {
   const lab = await createLab({ hosts: 2, ...options })
   const clients: ContainerdClient[] = []
+  const configured = existsSync(CRIU_CONF)
   try {
     await lab.push([
       {
@@ -135,6 +138,7 @@ export async function createMigrationLab(options: Partial<LabOptions> = {}): Pro
         for (const client of clients) client.close()
         await observer.stop()
         await lab.destroy()
+        if (!configured) rmSync(CRIU_CONF, { force: true })
       },
     }
   } catch (error) {
