@@ -6,9 +6,14 @@ import { COUNTER, createMigrationLab, type MigrationLab, type MigrationNode } fr
 /**
  * Moves a container back and forth between two hosts for as long as it is told to, and each time breaks something at a random moment: kills a daemon
  * or a containerd, or cuts the network for 20 s, in each phase in turn. After each move exactly one copy runs, which has gone on counting.
+ * `--first N` begins with the N-th case.
  */
 const { values } = parseArgs({
-  options: { minutes: { type: 'string', default: '10' }, mib: { type: 'string', default: '16' } },
+  options: {
+    minutes: { type: 'string', default: '10' },
+    mib: { type: 'string', default: '16' },
+    first: { type: 'string', default: '1' },
+  },
 })
 const say = (line: string): void => void process.stdout.write(`${new Date().toISOString()} ${line}\n`)
 const LONG = { timeoutMs: 180_000, everyMs: 100 }
@@ -83,7 +88,7 @@ try {
     Object.entries(FAULTS).map(([what, fault]) => ({ what, fault, phase })),
   )
   for (const end = Date.now() + Number(values.minutes) * 60_000; Date.now() < end; round++) {
-    const { what, fault, phase } = cases[round % cases.length]!
+    const { what, fault, phase } = cases[(round + Number(values.first) - 1) % cases.length]!
     const to = lab.nodes.find((node) => node !== on)!
     const before = await until('it counts', () => count(lab, on), LONG)
     const watched = (phase[0] === 'source' ? on : to).phase(phase[1])
