@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import type { CheckpointJob } from '../../cli/api/checkpoint-jobs.ts'
@@ -13,6 +13,7 @@ const REGISTRY = '127.0.0.1:5080'
 /** runc's state is the machine's, whichever lab a container is in. */
 const MARK = randomBytes(3).toString('hex')
 const COUNTING = `counter-${MARK}`
+const BUNDLE = `bundle-${MARK}`
 const WAIT = { timeoutMs: 60_000, everyMs: 100 }
 /** Counts in /state, with the hash of a MiB of random memory, and leaves a file in the writable layer. */
 const COUNTER = `
@@ -37,13 +38,16 @@ describe('checkpoints between nodes', { skip: lacking('containerd', 'ctr', 'runc
     await lab.push([{ name: 'lab/app', tag: '1', layers: [1_000_000], runnable: true }])
     containerds = await Promise.all(lab.hosts.slice(0, 2).map((host) => host.containerd()))
     site = await startSite(lab, (i) => ({
-      flags: containerds[i] ? ['--containerd', containerds[i].address] : [],
+      flags: [
+        ...(containerds[i] ? ['--containerd', containerds[i].address] : []),
+        ...(i > 0 ? ['--runc', runcRoot(i)] : []),
+      ],
     }))
     for (const containerd of containerds) containerd.mirror('docker.io', [`http://${REGISTRY}`])
     await containerds[0]!.pull(IMAGE)
-    const place = ['--cgroup', `${lab.name}/${COUNTING}`]
+    const group = ['--cgroup', `${lab.name}/${COUNTING}`]
     const args = [IMAGE, COUNTING, '/bin/busybox', 'sh', '-c', COUNTER]
-    await containerds[0]!.ctr(['run', '-d', '--null-io', '--env', 'PASSWORD=hush', ...place, ...args])
+    await containerds[0]!.ctr(['run', '-d', '--null-io', '--env', 'PASSWORD=hush', ...group, ...args])
     await until('the counter counts', async () => (await state(0, COUNTING)).count > 3, WAIT)
   })
   after(async () => {
@@ -54,8 +58,17 @@ describe('checkpoints between nodes', { skip: lacking('containerd', 'ctr', 'runc
         await ctr(['containers', 'delete', id], { mayFail: true })
       }
     }
+    for (const i of lab ? [1, 2] : []) {
+      for (const id of [BUNDLE, `again-${BUNDLE}`]) await runc(i, 'delete', '--force', id).catch(() => {})
+    }
     await lab?.destroy()
   })
+
+  const runcRoot = (i: number): string => join(lab.dir, `runc-${i}`)
+  async function runc(i: number, ...args: string[]): Promise<string> {
+    const command = ['runc', '--root', runcRoot(i), ...args]
+    return (await lab.hosts[i]!.exec(command)).stdout
+  }
 
   async function pidOf(i: number, name: string): Promise<number> {
     const { stdout } = await containerds[i]!.ctr(['tasks', 'ls'])
@@ -161,6 +174,42 @@ describe('checkpoints between nodes', { skip: lacking('containerd', 'ctr', 'runc
       assert.match(await refused(0, 'DENIED', 'restore', 'sealed'), /not sealed for this node/)
       await cli(1, 'restore', 'sealed', '--name', `opened-${MARK}`)
       await until('it goes on', async () => (await state(1, `opened-${MARK}`)).count > 3, WAIT)
+    }),
+  )
+
+  test(
+    'a plain runc bundle, which has no image: its whole root file system goes along',
+    body(async () => {
+      const bundle = join(lab.dir, 'bundle')
+      mkdirSync(join(bundle, 'rootfs/bin'), { recursive: true })
+      copyFileSync('/bin/busybox', join(bundle, 'rootfs/bin/busybox'))
+      await runc(2, 'spec', '--bundle', bundle)
+      const spec = JSON.parse(readFileSync(join(bundle, 'config.json'), 'utf8'))
+      Object.assign(spec.process, { args: ['/bin/busybox', 'sh', '-c', COUNTER], terminal: false })
+      spec.root.readonly = false
+      spec.linux.cgroupsPath = `/${lab.name}/${BUNDLE}`
+      writeFileSync(join(bundle, 'config.json'), JSON.stringify(spec))
+      // CRIU dumps what its standard streams are: /dev/null is everywhere.
+      const run = `exec runc --root ${runcRoot(2)} run --detach --bundle ${bundle} ${BUNDLE} <>/dev/null >&0 2>&0`
+      await lab.hosts[2]!.exec(['sh', '-c', run])
+      const counted = async (i: number, id: string): Promise<string[]> => {
+        const { pid } = JSON.parse(await runc(i, 'state', id)) as { pid: number }
+        try {
+          return readFileSync(`/proc/${pid}/root/state`, 'utf8').trim().split(' ')
+        } catch {
+          return []
+        }
+      }
+      await until('it counts', async () => Number((await counted(2, BUNDLE))[0]) > 3, WAIT)
+      const [, hash] = await counted(2, BUNDLE)
+      await cli(2, 'checkpoint', 'create', BUNDLE, '--runtime', 'runc')
+      await assert.rejects(runc(2, 'state', BUNDLE), /does not exist/)
+      await cli(1, 'restore', BUNDLE, '--runtime', 'runc', '--name', `again-${BUNDLE}`)
+      const again = (): Promise<string[]> => counted(1, `again-${BUNDLE}`)
+      await until('the copy counts', async () => Number((await again())[0]) > 3, WAIT)
+      const [first] = await again()
+      await until('it goes on', async () => Number((await again())[0]) > Number(first) + 3, WAIT)
+      assert.equal((await again())[1], hash)
     }),
   )
 
