@@ -6,6 +6,7 @@ import { createClock } from '../../manager/records/clock.ts'
 import { createTable } from '../../manager/records/table.ts'
 import type { SharedRecord } from '../../manager/types.ts'
 import { createRecordsCluster, memoryStore, type RecordsCluster } from './records-cluster.ts'
+import { until } from './until.ts'
 
 const DAY_MS = 24 * 3600_000
 
@@ -13,13 +14,6 @@ async function all(entries: AsyncIterable<SharedRecord>): Promise<[string, unkno
   const found: [string, unknown][] = []
   for await (const { key, value } of entries) found.push([key, value])
   return found
-}
-
-async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  for (const end = performance.now() + 60_000; !(await isSo()); ) {
-    assert.ok(performance.now() < end, 'not within 60 s')
-    await new Promise((resolve) => setTimeout(resolve, 5))
-  }
 }
 
 describe('shared records', () => {

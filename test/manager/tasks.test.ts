@@ -3,15 +3,9 @@ import { afterEach, beforeEach, describe, it } from 'node:test'
 import { ShoalError } from '../../base/index.ts'
 import { BLOCK_SIZE } from '../../blockstore/index.ts'
 import { createSwarm, pull, type Swarm } from './swarm.ts'
+import { until } from './until.ts'
 
 const MIB = 2 ** 20
-
-async function until(isSo: () => boolean | Promise<boolean>, everyMs = 10): Promise<void> {
-  for (const end = performance.now() + 60_000; !(await isSo()); ) {
-    assert.ok(performance.now() < end, 'not within 60 s')
-    await new Promise((resolve) => setTimeout(resolve, everyMs))
-  }
-}
 
 describe('tasks of a site', () => {
   let swarm: Swarm
