@@ -43,8 +43,6 @@ export interface NodeExecutor extends Executor {
   forget(unknown: PodRef[]): void
   /** Looks for containers and networks that no row names, and removes them. */
   sweep(): Promise<void>
-  /** Resolves when nothing is under way. */
-  idle(): Promise<void>
 }
 
 export interface NodeExecutorOptions {
@@ -534,9 +532,6 @@ export function createNodeExecutor(options: NodeExecutorOptions): NodeExecutor {
     onReport(listener) {
       listeners.add(listener)
       return () => listeners.delete(listener)
-    },
-    async idle() {
-      await turns.idle()
     },
     async close() {
       closing.abort()

@@ -23,15 +23,12 @@ const GRACE_MS = 120e3
 export interface Lifecycle {
   /** Brings the application to what is wanted, now or after a while. */
   kick(id: string, afterMs?: number): void
-  /** The same, and resolves when one round is through. */
-  turn(id: string): Promise<void>
   /** Removes everything of it everywhere; resolves when nothing is left. @throws ABORTED */
   remove(record: AppRecord, signal: AbortSignal): Promise<void>
   /** Asks the nodes about their pods, and starts what they do not have. */
   poll(): Promise<void>
   /** Nodes have gone: what was on them is placed anew. */
   checkNodes(): void
-  idle(): Promise<void>
   close(): Promise<void>
 }
 
@@ -292,11 +289,9 @@ export function createLifecycle(deps: {
 
   return {
     kick,
-    turn,
     remove,
     poll,
     checkNodes,
-    idle: () => turns.idle(),
     async close() {
       closing.abort(new ShoalError('ABORTED', 'the node is being stopped'))
       for (const timer of timers.values()) clearTimeout(timer)
