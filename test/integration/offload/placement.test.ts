@@ -431,7 +431,7 @@ describe('placement, whatever is asked', () => {
         }
         return true
       }),
-      { numRuns: 2000 },
+      { numRuns: 600 },
     )
   })
 
@@ -451,7 +451,7 @@ describe('placement, whatever is asked', () => {
           assert.deepEqual(place({ ...request, nodes }), first)
         },
       ),
-      { numRuns: 1000 },
+      { numRuns: 300 },
     )
   })
 
@@ -476,7 +476,7 @@ describe('placement, whatever is asked', () => {
           assert.ok(is.seconds >= was!.seconds)
         }
       }),
-      { numRuns: 2000 },
+      { numRuns: 600 },
     )
   })
 
