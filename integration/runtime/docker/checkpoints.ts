@@ -1,19 +1,7 @@
 import { randomUUID } from 'node:crypto'
-import type { FileHandle } from 'node:fs/promises'
-import {
-  constants,
-  copyFile,
-  link,
-  mkdir,
-  open,
-  readdir,
-  readFile,
-  realpath,
-  rename,
-  rm,
-} from 'node:fs/promises'
+import { closeSync, openSync, readdirSync, readFileSync, realpathSync } from 'node:fs'
+import { constants, copyFile, link, mkdir, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setTimeout } from 'node:timers/promises'
 import { wordsIn } from '../criu.ts'
 
 /** Where docker keeps a container's checkpoints: `--checkpoint-dir` is refused when one is started. */
@@ -57,33 +45,34 @@ async function eachFile(
 }
 
 /**
- * Holds CRIU's log of a restore open from its beginning: containerd removes it with all else when the restore fails, and docker only says that
- * it did. `words` ends the watch.
+ * Holds CRIU's log of a restore open from its beginning, if it is seen in time: containerd removes it with all else when the restore fails, and
+ * docker only says that it did. To be begun before the restore; `words` ends the watch.
  */
-export function watchRestore(id: string): { words(): Promise<string>; close(): Promise<void> } {
-  const stop = new AbortController()
-  let file: FileHandle | undefined
-  const watching = (async () => {
-    const find = shimFinder(id)
-    for (let dir: string | undefined; !file && !stop.signal.aborted; ) {
-      dir ??= await find()
-      if (dir !== undefined) file = await open(join(dir, 'restore.log'), 'r').catch(() => undefined)
-      if (!file) await setTimeout(POLL_MS, undefined, { signal: stop.signal }).catch(() => {})
+export function watchRestore(id: string): { words(): Promise<string>; close(): void } {
+  const find = shimFinder(id)
+  let dir: string | undefined
+  let fd: number | undefined
+  const timer = setInterval(() => {
+    dir ??= find()
+    if (dir === undefined) return
+    try {
+      fd = openSync(join(dir, 'restore.log'), 'r')
+      clearInterval(timer)
+    } catch {
+      // Not yet.
     }
-  })().catch(() => {})
-  const close = async (): Promise<void> => {
-    stop.abort()
-    await watching
-    await file?.close()
-    file = undefined
+  }, POLL_MS)
+  const close = (): void => {
+    clearInterval(timer)
+    if (fd !== undefined) closeSync(fd)
+    fd = undefined
   }
   return {
     async words() {
-      stop.abort()
-      await watching
+      clearInterval(timer)
       // By its descriptor: it has no name any more.
-      const words = file ? await wordsIn(`/proc/self/fd/${file.fd}`) : ''
-      await close()
+      const words = fd === undefined ? '' : await wordsIn(`/proc/self/fd/${fd}`)
+      close()
       return words
     },
     close,
@@ -93,18 +82,21 @@ export function watchRestore(id: string): { words(): Promise<string>; close(): P
 /** CRIU may have failed after some tens of ms. */
 const POLL_MS = 5
 
-/** Asked again and again, it finds the work directory of the shim that is started for a container; it looks at each process once. */
-function shimFinder(id: string): () => Promise<string | undefined> {
-  const seen = new Set<string>()
-  return async () => {
-    for (const pid of await readdir('/proc')) {
-      if (!/^\d+$/.test(pid) || seen.has(pid)) continue
-      const args = (await readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => '')).split('\0')
-      // Until it has its own command line a new process has that of its parent.
-      if (args[0]?.includes('containerd-shim') && args.includes(id)) {
-        const dir = await realpath(`/proc/${pid}/cwd/work`).catch(() => undefined)
-        if (dir !== undefined) return dir
-      } else if (!args[0]?.includes('containerd')) seen.add(pid)
+/** Asked again and again, it finds the work directory of the shim that is started for a container. What /proc says waits for no disk. */
+function shimFinder(id: string): () => string | undefined {
+  const seen = new Set(readdirSync('/proc'))
+  return () => {
+    for (const pid of readdirSync('/proc')) {
+      if (seen.has(pid)) continue
+      try {
+        const args = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0')
+        if (args[0]?.includes('containerd-shim') && args.includes(id))
+          return realpathSync(`/proc/${pid}/cwd/work`)
+        // Until it has its own command line a new process has that of its parent, or none.
+        if (args[0] !== '' && !args[0]?.includes('containerd')) seen.add(pid)
+      } catch {
+        // It has ended, or has no directory yet.
+      }
     }
     return undefined
   }

@@ -135,7 +135,7 @@ function prepared(place: PreparePlace, id: string): Prepared {
           cause: error,
         })
       } finally {
-        await watch.close()
+        watch.close()
         await rm(kept, { recursive: true, force: true })
       }
     },
