@@ -67,7 +67,9 @@ export async function createPlatform(dependencies: PlatformDependencies): Promis
     ...(containerd === undefined ? {} : { containerd: { address: containerd } }),
     ...(docker === undefined ? {} : { docker: { socket: docker } }),
     ...(runc === undefined ? {} : { runc: { root: runc } }),
-    ...{ registry, dir: join(dataDir, 'runtimes'), log },
+    registry,
+    dir: join(dataDir, 'runtimes'),
+    log,
   })
   closers.push(() => runtimes.close())
 
@@ -85,7 +87,9 @@ export async function createPlatform(dependencies: PlatformDependencies): Promis
 
   const claim = createClaims()
   const checkpoints = createLazyCheckpoints({
-    ...{ records: manager.records, store, log },
+    records: manager.records,
+    store,
+    log,
     async make() {
       const { createCheckpoints } = await import('./checkpoint/checkpoints.ts')
       const dir = join(dataDir, 'checkpoints')
@@ -121,7 +125,13 @@ export async function createPlatform(dependencies: PlatformDependencies): Promis
       const { createMigrations } = await import('./migration/migrations.ts')
       const { createBaseImages } = await import('./checkpoint/base-image.ts')
       return createMigrations({
-        ...{ dataDir, manager, rpc, store, states: await states(), runtimes, log },
+        dataDir,
+        manager,
+        rpc,
+        store,
+        states: await states(),
+        runtimes,
+        log,
         claim,
         findImage: createBaseImages({ collect, manager, log }).find,
         checkpoints: { create: async (request) => (await checkpoints.get()).create(request) },
@@ -130,7 +140,11 @@ export async function createPlatform(dependencies: PlatformDependencies): Promis
   })
   const node = createLazyNode({
     config: { dataDir, containerd, podCgroup: config.podCgroup },
-    ...{ registry, manager, store, migrations: () => migrations.get(), log },
+    registry,
+    manager,
+    store,
+    migrations: () => migrations.get(),
+    log,
   })
   migrations.hooks(node.hooks)
   // A container that a dead daemon left frozen waits for this.
@@ -157,7 +171,11 @@ export async function createPlatform(dependencies: PlatformDependencies): Promis
       import('./mec/index.ts'),
     ])
     const offload = await createOffload({
-      ...{ manager, store, talk: node.talk, next: own.next, log },
+      manager,
+      store,
+      talk: node.talk,
+      next: own.next,
+      log,
       images: { collect, storedName: dependencies.storedName },
     })
     const { members, rpc, records } = manager

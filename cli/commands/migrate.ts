@@ -62,7 +62,8 @@ export async function migrateCommand(
     throw new ShoalError('USAGE', `--rounds must be a number, not ${flags.rounds}`)
   }
   const body = {
-    ...{ container, to: flags.to },
+    container,
+    to: flags.to,
     ...(flags.runtime === undefined ? {} : { runtime: flags.runtime }),
     ...(flags.rounds === undefined ? {} : { rounds: Number(flags.rounds) }),
     ...(flags.health === undefined ? {} : { health: parseHealth(flags.health) }),
@@ -72,7 +73,11 @@ export async function migrateCommand(
     const started = await client.send<Migration>('POST', '/api/v1/migrations', body, { patienceMs: 30e3 })
     const progress = flags.json ? undefined : createLineProgress(io.err, describe)
     const ended = await follow({
-      ...{ client, type: 'migration', path: `/api/v1/migrations/${started.id}`, started, signal },
+      client,
+      type: 'migration',
+      path: `/api/v1/migrations/${started.id}`,
+      started,
+      signal,
       isIt: ({ id, role }) => id === started.id && role === 'source',
       onUpdate: (migration) => progress?.update(migration),
     })
@@ -142,7 +147,11 @@ export async function decideCommand(
     const path = `/api/v1/migrations/${encodeURIComponent(id)}`
     const started = await client.send<Migration>('POST', `${path}/decide`, { side }, { signal })
     const ended = await follow({
-      ...{ client, type: 'migration', path, signal, onUpdate: () => {} },
+      client,
+      type: 'migration',
+      path,
+      signal,
+      onUpdate: () => {},
       // Undecided until the daemon has done what was decided.
       started: { ...started, state: 'running' as Migration['state'] },
       isIt: (told) => told.id === id && told.state !== 'undecided',

@@ -51,20 +51,18 @@ export async function createCheckpoints(deps: {
   const stop = new AbortController()
 
   const parts: Parts = {
-    ...{
-      self: self.id,
-      site: self.site,
-      identity,
-      storing,
-      states,
-      runtimes,
-      images,
-      published,
-      slots: createSlots({ records, storing, self: self.id, now }),
-      dir,
-      log,
-      now,
-    },
+    self: self.id,
+    site: self.site,
+    identity,
+    storing,
+    states,
+    runtimes,
+    images,
+    published,
+    slots: createSlots({ records, storing, self: self.id, now }),
+    dir,
+    log,
+    now,
     freezing: createFreezing({
       records: store.records<Unfinished>('checkpoints.unfinished'),
       runtime: (name) => runtimes.get(name),
@@ -89,7 +87,13 @@ export async function createCheckpoints(deps: {
   }
   await parts.freezing.recover(stop.signal)
   const expiry = createExpiry({
-    ...{ published, storing, images, self: self.id, site: self.site, log, now },
+    published,
+    storing,
+    images,
+    self: self.id,
+    site: self.site,
+    log,
+    now,
     ...(deps.sweepMs === undefined ? {} : { everyMs: deps.sweepMs }),
   })
   const within = (signal: AbortSignal): AbortSignal => AbortSignal.any([signal, stop.signal])
@@ -97,7 +101,12 @@ export async function createCheckpoints(deps: {
     records: store.records<Planned>('checkpoints.schedules'),
     create: async (request) =>
       (await tracked(createCheckpoint(parts, { ...request, signal: within(request.signal) }))).document,
-    ...{ runtimes, published, expiry, self: self.id, log, now },
+    runtimes,
+    published,
+    expiry,
+    self: self.id,
+    log,
+    now,
   })
   await schedules.resume()
 
@@ -114,21 +123,19 @@ export async function createCheckpoints(deps: {
     const { size, added, copies, sealed } = document
     const mine = !sealed || sealed.keys.some((key) => key.node === self.id)
     return {
-      ...{
-        name,
-        version,
-        digest,
-        recipe,
-        container,
-        needs,
-        node,
-        site,
-        createdAt,
-        expiresAt,
-        size,
-        added,
-        copies,
-      },
+      name,
+      version,
+      digest,
+      recipe,
+      container,
+      needs,
+      node,
+      site,
+      createdAt,
+      expiresAt,
+      size,
+      added,
+      copies,
       recreation: mine ? openDocument(document, self.id, identity).inside.recreation : undefined,
       sealedFor: sealed?.keys.map((key) => key.node),
     }

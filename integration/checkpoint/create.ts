@@ -86,14 +86,12 @@ export async function createCheckpoint(
       const needs = await hostNeeds(facts)
       const inside: Inside = { recreation, criu, rw, index: '' }
       inside.index = artifactIndex({
-        ...{
-          parts: await describe(inside, dir, signal),
-          recreation,
-          needs,
-          name,
-          node: parts.self,
-          createdAt,
-        },
+        parts: await describe(inside, dir, signal),
+        recreation,
+        needs,
+        name,
+        node: parts.self,
+        createdAt,
         base: base?.descriptor,
       })
       place = await slots.take(name)
@@ -109,10 +107,19 @@ export async function createCheckpoint(
       const document = await steps.run('publish', () =>
         published.publish(
           {
-            ...{ name, node: parts.self, site: parts.site, createdAt, copies, needs },
-            ...{ slot, storedAs: as },
+            name,
+            node: parts.self,
+            site: parts.site,
+            createdAt,
+            copies,
+            needs,
+            slot,
+            storedAs: as,
             ...(expiresInMs === undefined ? {} : { expiresAt: createdAt + expiresInMs }),
-            ...{ recipe: made.recipe, blobs: made.blobs, size: made.size, added: made.added },
+            recipe: made.recipe,
+            blobs: made.blobs,
+            size: made.size,
+            added: made.added,
             container: { name: container.name, runtime: driver.name, ...imageOf(recreation.image) },
             digest: indexDigest(inside.index),
             ...(base ? { imageStoredAs: base.collected.name } : {}),

@@ -39,7 +39,12 @@ export async function restoreCheckpoint(
     const image = await steps.run('check', async () => {
       const { base, lacks } = await findImage(parts, inside, signal)
       const host = await hostFacts({
-        ...{ recreation, name, runtime: driver, dir: parts.dir, imageLacks: lacks, signal },
+        recreation,
+        name,
+        runtime: driver,
+        dir: parts.dir,
+        imageLacks: lacks,
+        signal,
       })
       const reasons = unfit({ needs: document.needs, host, recreation, name, runtime, size: document.size })
       if (reasons.length > 0 || !driver) throw unfitError(`${document.name}:${document.version}`, reasons)

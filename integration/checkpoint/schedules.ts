@@ -49,7 +49,11 @@ export function createSchedules(deps: {
     const { id, runtime, name, copies, encryptFor } = schedule
     try {
       const made = await create({
-        ...{ container: id, runtime, name, leaveRunning: true, signal },
+        container: id,
+        runtime,
+        name,
+        leaveRunning: true,
+        signal,
         ...(copies === undefined ? {} : { copies }),
         ...(encryptFor === undefined ? {} : { encryptFor }),
       })
@@ -127,13 +131,12 @@ export function createSchedules(deps: {
         throw new ShoalError('USAGE', 'at least one version has to be kept')
       const found = await (await deps.runtimes.get(request.runtime)).inspect(request.container, signal)
       const planned: Planned = {
-        ...{
-          name: request.name ?? nameOf(found.name),
-          container: found.name,
-          id: found.id,
-          runtime: request.runtime,
-        },
-        ...{ everyMs, keep },
+        name: request.name ?? nameOf(found.name),
+        container: found.name,
+        id: found.id,
+        runtime: request.runtime,
+        everyMs,
+        keep,
         ...(request.copies === undefined ? {} : { copies: request.copies }),
         ...(request.encryptFor === undefined ? {} : { encryptFor: request.encryptFor }),
       }

@@ -94,7 +94,12 @@ export async function createMobility({
     registrationsOf: (ue) => ofUe(registrations, ue),
     subscriptionsOf: (ue) => ofUe(subscriptions, ue),
     records: records.subscriptions,
-    ...{ offload, outbox, members, contextOf, log, now },
+    offload,
+    outbox,
+    members,
+    contextOf,
+    log,
+    now,
   })
 
   function find<T extends { ue: string }>(table: Map<string, T>, ue: string, id: string, what: string): T {

@@ -12,9 +12,18 @@ export function createArriving(target: Target, removal: Removal) {
 
   function entryFor(peer: PeerId, offer: Offer): Entry {
     return {
-      ...{ id: offer.id, role: 'target', container: offer.container, from: peer, to: target.self },
-      ...{ state: 'running', phase: 'preparing', rounds: [], downtimeMs: undefined },
-      ...{ startedAt: clock.now(), endedAt: undefined, reason: undefined },
+      id: offer.id,
+      role: 'target',
+      container: offer.container,
+      from: peer,
+      to: target.self,
+      state: 'running',
+      phase: 'preparing',
+      rounds: [],
+      downtimeMs: undefined,
+      startedAt: clock.now(),
+      endedAt: undefined,
+      reason: undefined,
       labels: offer.recreation.labels,
       health: offer.health,
     }
@@ -75,8 +84,15 @@ export function createArriving(target: Target, removal: Removal) {
       return made
     })()
     const job: Job = {
-      ...{ offer, abort, preparing, assembling: undefined, assembled: undefined, applied: undefined },
-      ...{ fetched: 0, starting: undefined, heardAt: clock.now() },
+      offer,
+      abort,
+      preparing,
+      assembling: undefined,
+      assembled: undefined,
+      applied: undefined,
+      fetched: 0,
+      starting: undefined,
+      heardAt: clock.now(),
     }
     jobs.set(id, job)
     preparing.catch((error: Error) => {

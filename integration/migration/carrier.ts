@@ -78,7 +78,9 @@ export function createCarrier(deps: {
       if (previous === undefined) await rm(into, { recursive: true, force: true })
       await mkdir(into, { recursive: true, mode: 0o700 })
       const { bytesFetched } = await states.assemble({
-        ...{ recipe, dir: into, signal },
+        recipe,
+        dir: into,
+        signal,
         ...(previous === undefined ? {} : { previous }),
         origin: ({ digest }) => manager.elsewhere(digest),
       })

@@ -41,7 +41,16 @@ export async function createEngine(deps: {
   const stop = new AbortController()
   const under = new Set<Promise<unknown>>()
   const parts: Parts = {
-    ...{ self, journal, rpc, carrier, judge, health, clock, timings, log, signal: stop.signal },
+    self,
+    journal,
+    rpc,
+    carrier,
+    judge,
+    health,
+    clock,
+    timings,
+    log,
+    signal: stop.signal,
     runtime: (name) => runtimes.get(name),
     hooksFor: (labels) => owners.find((owner) => owner.owns(labels)),
     track(work) {

@@ -38,8 +38,18 @@ export function migrationOf(entry: Entry): Migration {
   const { id, role, container, from, to, state, phase, rounds, downtimeMs, startedAt, endedAt, reason } =
     entry
   return {
-    ...{ id, role, container: { ...container }, from, to, state, phase, rounds: [...rounds] },
-    ...{ downtimeMs, startedAt, endedAt, reason },
+    id,
+    role,
+    container: { ...container },
+    from,
+    to,
+    state,
+    phase,
+    rounds: [...rounds],
+    downtimeMs,
+    startedAt,
+    endedAt,
+    reason,
   }
 }
 

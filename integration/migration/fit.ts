@@ -45,7 +45,12 @@ export function createJudge(deps: {
       }
       const { name } = container
       const host = await hostFacts({
-        ...{ recreation, name, runtime: driver, dir, imageLacks, signal },
+        recreation,
+        name,
+        runtime: driver,
+        dir,
+        imageLacks,
+        signal,
         ...(netns === undefined ? {} : { netns }),
       })
       const reasons = unfit({ needs, host, recreation, name, runtime: container.runtime, size })

@@ -34,7 +34,9 @@ export function createRemoval(target: Target) {
         .catch((error) => log.warn({ id, error: String(error) }, 'the owner did not take a move back'))
       const ended = await untilDone(target, `note the end of migration ${id}`, () =>
         journal.write(id, ({ frozenAt }) => ({
-          ...{ verdict: 'never', phase: 'ended', endedAt: clock.now() },
+          verdict: 'never',
+          phase: 'ended',
+          endedAt: clock.now(),
           state: frozenAt === undefined ? 'failed' : 'rolled-back',
         })),
       )

@@ -130,7 +130,9 @@ export function createSettling(parts: Parts, calls: Calls) {
     })
     await untilDone(patient, `note the end of migration ${id}`, () =>
       step(id, {
-        ...{ state: gone ? 'failed' : 'rolled-back', phase: 'ended', endedAt: clock.now() },
+        state: gone ? 'failed' : 'rolled-back',
+        phase: 'ended',
+        endedAt: clock.now(),
         ...(gone ? { reason: `${entry.reason}; and the container no longer runs here` } : {}),
         ...(frozenAt === undefined || gone ? {} : { downtimeMs: clock.now() - frozenAt }),
       }),
@@ -145,7 +147,14 @@ export function createSettling(parts: Parts, calls: Calls) {
   }
 
   return {
-    ...{ entryOf, driverOf, step, settle, resume, finishResume, finishCommit, tidy },
+    entryOf,
+    driverOf,
+    step,
+    settle,
+    resume,
+    finishResume,
+    finishCommit,
+    tidy,
     handedOver: (shipped: Shipped): void => void shippings.set(shipped.id, shipped),
     /** A person's word is in the journal. */
     wake: (id: string): void => wakes.get(id)?.abort(),

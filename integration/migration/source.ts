@@ -106,7 +106,10 @@ export function createSource(parts: Parts) {
     log.debug({ id, ms }, 'frozen and captured')
     const round: Round = { frozen: true, seconds: 0, changed: load.changed, sent: load.added }
     await step(id, {
-      ...{ phase: 'handed-over', recipe: load.recipe, frozenAt, rounds: [...entry.rounds, round] },
+      phase: 'handed-over',
+      recipe: load.recipe,
+      frozenAt,
+      rounds: [...entry.rounds, round],
     })
     settling.handedOver({ id, recipe: load.recipe, writable: load.writable })
   }
@@ -119,8 +122,10 @@ export function createSource(parts: Parts) {
     if (frozen) return resume(id, error.message)
     await untilDone(parts, `note the end of migration ${id}`, () =>
       step(id, {
-        ...{ state: error instanceof Refused ? 'refused' : 'failed', phase: 'ended' },
-        ...{ endedAt: clock.now(), reason: error.message },
+        state: error instanceof Refused ? 'refused' : 'failed',
+        phase: 'ended',
+        endedAt: clock.now(),
+        reason: error.message,
       }),
     )
     await tidy(id)
@@ -193,21 +198,20 @@ export function createSource(parts: Parts) {
       const id = randomUUID()
       const { name, runtime } = container
       const entry: Entry = {
-        ...{
-          id,
-          role: 'source',
-          container: { id: container.id, name, runtime },
-          from: parts.self,
-          to: to.id,
-        },
-        ...{ state: 'running', phase: 'checking', rounds: [], downtimeMs: undefined },
-        ...{
-          startedAt: clock.now(),
-          endedAt: undefined,
-          reason: undefined,
-          labels: container.labels,
-          request,
-        },
+        id,
+        role: 'source',
+        container: { id: container.id, name, runtime },
+        from: parts.self,
+        to: to.id,
+        state: 'running',
+        phase: 'checking',
+        rounds: [],
+        downtimeMs: undefined,
+        startedAt: clock.now(),
+        endedAt: undefined,
+        reason: undefined,
+        labels: container.labels,
+        request,
       }
       await journal.add(entry)
       watched(id, run(id))

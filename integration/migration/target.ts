@@ -37,9 +37,20 @@ export function createTarget(parts: Parts) {
   async function refuseForGood(peer: PeerId, id: string, reason: string): Promise<void> {
     const nobody = { id: 'unknown', name: 'unknown', runtime: 'runc' } as const
     await journal.add({
-      ...{ id, role: 'target', container: nobody, from: peer, to: parts.self, state: 'refused' },
-      ...{ phase: 'ended', rounds: [], downtimeMs: undefined, startedAt: clock.now(), endedAt: clock.now() },
-      ...{ reason, labels: {}, verdict: 'never' },
+      id,
+      role: 'target',
+      container: nobody,
+      from: peer,
+      to: parts.self,
+      state: 'refused',
+      phase: 'ended',
+      rounds: [],
+      downtimeMs: undefined,
+      startedAt: clock.now(),
+      endedAt: clock.now(),
+      reason,
+      labels: {},
+      verdict: 'never',
     })
   }
 

@@ -56,7 +56,7 @@ export function knockingTransport<C>(options: {
     return {
       [transportSymbol]: true,
       [Symbol.toStringTag]: 'shoal-knocking-transport',
-      ...{ [serviceCapabilities]: ['@libp2p/transport'] },
+      [serviceCapabilities]: ['@libp2p/transport'],
       dial: (address, dialOptions) =>
         inner.dial(address, { ...dialOptions, upgrader: wrap(dialOptions.upgrader) }),
       createListener: (listenOptions) =>

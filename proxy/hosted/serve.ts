@@ -94,7 +94,9 @@ function json(exchange: Exchange, type: string, body: unknown, headers: Record<s
 /** What is made as it is read, in the form of what is here. */
 function opened(digest: Digest, { size, mediaType, read }: HostedBlob): OpenBlob {
   return {
-    ...{ digest, size, mediaType },
+    digest,
+    size,
+    mediaType,
     read: ({ start, end }, signal) => read({ start, end: end ?? size }, signal),
     sources: () => ({ local: 0, peers: 0, upstream: 0 }),
     done: Promise.resolve(),

@@ -8,28 +8,38 @@ import { shoal as run } from './shoal.ts'
 import { startApi } from './standins.ts'
 
 const CHECKPOINT: Checkpoint = {
-  ...{ name: 'redis', version: 3, recipe: `sha256:${'1'.repeat(64)}` as Digest },
+  name: 'redis',
+  version: 3,
+  recipe: `sha256:${'1'.repeat(64)}` as Digest,
   digest: `sha256:${'2'.repeat(64)}` as Digest,
   container: { name: 'redis', runtime: 'containerd', image: { reference: 'docker.io/library/redis:7' } },
   recreation: undefined,
   needs: {
-    ...{ arch: 'x64', kernel: '6.1', cpu: ['avx2'], criu: '4.2.1', cgroups: 'v2' },
+    arch: 'x64',
+    kernel: '6.1',
+    cpu: ['avx2'],
+    criu: '4.2.1',
+    cgroups: 'v2',
     oci: { name: 'runc', version: '1.1.5' },
   },
-  ...{ node: '12D3KooWnode', site: 'default', createdAt: 1, expiresAt: undefined, copies: 2 },
-  ...{ size: 2 ** 20, added: 2 ** 10, sealedFor: undefined },
+  node: '12D3KooWnode',
+  site: 'default',
+  createdAt: 1,
+  expiresAt: undefined,
+  copies: 2,
+  size: 2 ** 20,
+  added: 2 ** 10,
+  sealedFor: undefined,
 }
 
 const CONTAINER: Container = {
-  ...{
-    runtime: 'containerd',
-    id: 'c1',
-    name: 'redis',
-    state: 'running',
-    pid: 7,
-    image: undefined,
-    labels: {},
-  },
+  runtime: 'containerd',
+  id: 'c1',
+  name: 'redis',
+  state: 'running',
+  pid: 7,
+  image: undefined,
+  labels: {},
   spec: { ociVersion: '1.0.2' },
 }
 

@@ -3,8 +3,16 @@ import type { Container, Migration, Migrations, Platform } from '../../integrati
 import { standInPlatform } from './platform-twin.ts'
 
 export const MIGRATION: Migration = {
-  ...{ id: 'm1', role: 'source', container: { id: 'c0ffee', name: 'redis', runtime: 'containerd' } },
-  ...{ from: 'a', to: 'b', state: 'done', phase: 'ended', downtimeMs: 420, startedAt: 1, endedAt: 9000 },
+  id: 'm1',
+  role: 'source',
+  container: { id: 'c0ffee', name: 'redis', runtime: 'containerd' },
+  from: 'a',
+  to: 'b',
+  state: 'done',
+  phase: 'ended',
+  downtimeMs: 420,
+  startedAt: 1,
+  endedAt: 9000,
   rounds: [
     { frozen: false, seconds: 2.5, changed: 160e6, sent: 12e6 },
     { frozen: true, seconds: 0.42, changed: 4e6, sent: 3e5 },

@@ -88,7 +88,10 @@ export async function createMigrationLab(options: Partial<LabOptions> = {}): Pro
   try {
     await lab.push([
       {
-        ...{ name: 'lab/work', tag: '1', layers: [1_000_000], runnable: true },
+        name: 'lab/work',
+        tag: '1',
+        layers: [1_000_000],
+        runnable: true,
         programs: ['/usr/bin/perl', '/usr/bin/redis-server'],
       },
     ])
@@ -115,12 +118,21 @@ export async function createMigrationLab(options: Partial<LabOptions> = {}): Pro
     }
 
     return {
-      ...{ lab, nodes, observer, netns, pidOn },
+      lab,
+      nodes,
+      observer,
+      netns,
+      pidOn,
       async start({ containerd, client }, name, args, { netns: own, image = IMAGE } = {}) {
         if (!(await containerd.ctr(['images', 'ls', '-q'])).stdout.includes(IMAGE))
           await containerd.pull(IMAGE)
         await createContainer({
-          ...{ client, image, id: name, args, cgroupParent: `/${lab.name}`, signal },
+          client,
+          image,
+          id: name,
+          args,
+          cgroupParent: `/${lab.name}`,
+          signal,
           ...(own === undefined ? {} : { netns: own }),
         })
         await startContainer({ client, id: name, log: join(lab.dir, `${name}.log`), signal })
@@ -168,7 +180,11 @@ async function startNode(
   const client = connectContainerd(containerd)
   clients.push(client)
   const node: MigrationNode = {
-    ...{ host, name: host.name, containerd, client, shoal: await host.shoal(options(containerd)) },
+    host,
+    name: host.name,
+    containerd,
+    client,
+    shoal: await host.shoal(options(containerd)),
     async kill() {
       node.shoal.kill('SIGKILL')
       await node.shoal.service.ended

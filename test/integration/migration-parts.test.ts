@@ -33,12 +33,19 @@ const OFFER: Offer = {
   id: 'm1',
   container: { id: 'c0ffee', name: 'redis', runtime: 'containerd' },
   recreation: {
-    ...{ runtime: 'containerd', name: 'redis', image: { reference: 'redis:7', digest: DIGEST } },
-    ...{ labels: { a: 'b' }, spec: { ociVersion: '1.0.2', process: { rlimits: [{ hard: 2 ** 64 }] } } },
+    runtime: 'containerd',
+    name: 'redis',
+    image: { reference: 'redis:7', digest: DIGEST },
+    labels: { a: 'b' },
+    spec: { ociVersion: '1.0.2', process: { rlimits: [{ hard: 2 ** 64 }] } },
     own: { snapshotter: 'overlayfs' },
   },
   needs: {
-    ...{ arch: 'x64', kernel: '6.1', cpu: ['sse2'], criu: '4.2', oci: { name: 'runc', version: '1.1' } },
+    arch: 'x64',
+    kernel: '6.1',
+    cpu: ['sse2'],
+    criu: '4.2',
+    oci: { name: 'runc', version: '1.1' },
     cgroups: 'hybrid',
   },
   size: 1e6,
@@ -110,7 +117,9 @@ test('a copy is healthy when it runs and answers, and gets its time', async (t) 
   })
   await assert.rejects(
     untilHealthy({
-      ...{ ...common, withinMs: 100, check: { kind: 'exec', args: ['check'] } },
+      ...common,
+      withinMs: 100,
+      check: { kind: 'exec', args: ['check'] },
       runtime: runtimeOf({}, Array(1000).fill(3)),
     }),
     { code: 'UNFIT', message: 'check ended with 3: not yet' },
@@ -127,7 +136,9 @@ test('a copy is healthy when it runs and answers, and gets its time', async (t) 
   await untilHealthy({ ...common, runtime, check: { kind: 'tcp', host: '127.0.0.1', port } })
   await assert.rejects(
     untilHealthy({
-      ...{ ...common, withinMs: 10, runtime },
+      ...common,
+      withinMs: 10,
+      runtime,
       check: { kind: 'http', url: `http://127.0.0.1:${port}/bad` },
     }),
     { code: 'UNFIT', message: 'it answers 500' },

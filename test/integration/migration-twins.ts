@@ -180,14 +180,12 @@ export function createWorld({ seed, faults }: { seed: number; faults: Faults }) 
 
   function viewOf(box: Box): Container {
     return {
-      ...{
-        runtime: 'runc',
-        id: box.id,
-        name: box.name,
-        state: box.state,
-        image: undefined,
-        labels: box.labels,
-      },
+      runtime: 'runc',
+      id: box.id,
+      name: box.name,
+      state: box.state,
+      image: undefined,
+      labels: box.labels,
       pid: box.state === 'created' ? undefined : 1,
       spec: { ociVersion: '1.0.0' } as OciSpec,
     }
@@ -229,7 +227,11 @@ export function createWorld({ seed, faults }: { seed: number; faults: Faults }) 
         at('describe', () => {
           const { name, labels } = boxOf(host, id)
           return {
-            ...{ runtime: 'runc', name, image: undefined, labels, spec: { ociVersion: '1.0.0' } as OciSpec },
+            runtime: 'runc',
+            name,
+            image: undefined,
+            labels,
+            spec: { ociVersion: '1.0.0' } as OciSpec,
             own: {},
           }
         }),
@@ -253,15 +255,13 @@ export function createWorld({ seed, faults }: { seed: number; faults: Faults }) 
           await clock.sleep(between(10, 5000))
           mayFail('preparing')
           const box: Box = {
-            ...{
-              id: `made${host.boxes.size}`,
-              name,
-              labels,
-              state: 'created',
-              count: 0,
-              since: 0,
-              starting: 0,
-            },
+            id: `made${host.boxes.size}`,
+            name,
+            labels,
+            state: 'created',
+            count: 0,
+            since: 0,
+            starting: 0,
             removed: false,
           }
           host.boxes.set(box.id, box)
@@ -324,7 +324,11 @@ export function createWorld({ seed, faults }: { seed: number; faults: Faults }) 
       reasons: [],
       size: 1,
       needs: {
-        ...{ arch: 'x64', kernel: '6', cpu: [], criu: '4', oci: { name: 'runc', version: '1' } },
+        arch: 'x64',
+        kernel: '6',
+        cpu: [],
+        criu: '4',
+        oci: { name: 'runc', version: '1' },
         cgroups: 'v2',
       },
     }),
@@ -396,7 +400,12 @@ export function createWorld({ seed, faults }: { seed: number; faults: Faults }) 
   }
 
   const member = (name: string): Member => ({
-    ...{ id: name, name, site: 'x', addrs: [], state: 'alive', incarnation: 0 },
+    id: name,
+    name,
+    site: 'x',
+    addrs: [],
+    state: 'alive',
+    incarnation: 0,
   })
 
   async function boot(host: Host): Promise<void> {
@@ -432,7 +441,13 @@ export function createWorld({ seed, faults }: { seed: number; faults: Faults }) 
     )
 
   s.boxes.set(ID, {
-    ...{ id: ID, name: 'work', labels: {}, state: 'running', count: 0, since: clock.now(), starting: 0 },
+    id: ID,
+    name: 'work',
+    labels: {},
+    state: 'running',
+    count: 0,
+    since: clock.now(),
+    starting: 0,
     removed: false,
   })
 

@@ -26,7 +26,8 @@ function content(of: { host: string; repository: string }): Hosted {
       if (name !== 'redis') return undefined
       if (digest !== DIGEST) return { of }
       return {
-        ...{ size: BYTES.length, mediaType: 'application/x-tar' },
+        size: BYTES.length,
+        mediaType: 'application/x-tar',
         async *read({ start, end }) {
           yield BYTES.subarray(start, end)
         },
@@ -107,7 +108,9 @@ test('a secret blob in the store goes out under no other name, whatever the offl
   const registry = await fake(t)
   const here = await node(t, registry, { config: { offline: 'open' } })
   await here.manager.ingest({
-    ...{ digest: DIGEST, size: BYTES.length, signal: AbortSignal.timeout(10_000) },
+    digest: DIGEST,
+    size: BYTES.length,
+    signal: AbortSignal.timeout(10_000),
     async *chunks() {
       yield BYTES
     },

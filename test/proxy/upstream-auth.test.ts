@@ -221,7 +221,11 @@ test('nothing secret is logged or told in errors', async (t) => {
   const log: Log = { debug: say, info: say, warn: say, error: say, child: () => log }
   const upstream = createUpstream({
     config: {
-      ...{ mirrors: {}, ca: [], stallMs: 1000, connectMs: 1000, retries: 1 },
+      mirrors: {},
+      ca: [],
+      stallMs: 1000,
+      connectMs: 1000,
+      retries: 1,
       credentials: { [registry.host]: ANN },
     },
     log,

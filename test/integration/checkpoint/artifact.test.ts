@@ -94,7 +94,10 @@ test('the artifact is the same on every node, and what it names can be read ther
   const image = { reference: '127.0.0.1:5080/docker.io/library/app:1', digest: undefined }
   a.runtime.run('app', { image })
   const { checkpoint } = await a.checkpoints.create({
-    ...{ container: 'app', runtime: 'containerd', leaveRunning: true, signal },
+    container: 'app',
+    runtime: 'containerd',
+    leaveRunning: true,
+    signal,
   })
   const { served } = b.checkpoints
   const found = await served.manifest('app', '1')
@@ -130,7 +133,11 @@ test('the artifact is the same on every node, and what it names can be read ther
   assert.equal(await served.isSecret(other), false)
 
   await a.checkpoints.create({
-    ...{ container: 'app', runtime: 'containerd', name: 'sealed', leaveRunning: true, signal },
+    container: 'app',
+    runtime: 'containerd',
+    name: 'sealed',
+    leaveRunning: true,
+    signal,
     encryptFor: [a.node.id],
   })
   await assert.rejects(served.manifest('sealed', '1'), { code: 'DENIED' })

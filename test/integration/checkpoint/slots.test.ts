@@ -48,9 +48,22 @@ function cluster() {
       await catalog.put(image, signal)
       await end()
       const draft = {
-        ...{ name: 'app', node: self, site: 'here', slot, storedAs, createdAt: now(), copies: 1, ...more },
-        ...{ recipe: DIGEST, digest: DIGEST, blobs: [], size: 1, added: 1 },
-        ...{ needs: { cpu: [] }, container: { name: 'app', runtime: 'runc' }, inside: {} },
+        name: 'app',
+        node: self,
+        site: 'here',
+        slot,
+        storedAs,
+        createdAt: now(),
+        copies: 1,
+        ...more,
+        recipe: DIGEST,
+        digest: DIGEST,
+        blobs: [],
+        size: 1,
+        added: 1,
+        needs: { cpu: [] },
+        container: { name: 'app', runtime: 'runc' },
+        inside: {},
       }
       try {
         return await published.publish(draft as unknown as Parameters<Published['publish']>[0], signal)

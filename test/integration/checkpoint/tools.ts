@@ -58,7 +58,12 @@ export function createTwinRuntime(): TwinRuntime {
     done.push(`${step} ${id}`)
   }
   const shown = ({ id, name, state, labels, image, env }: TwinContainer): Container => ({
-    ...{ runtime: 'containerd', id, name, state, labels, image },
+    runtime: 'containerd',
+    id,
+    name,
+    state,
+    labels,
+    image,
     pid: state === 'running' || state === 'paused' ? process_.pid : undefined,
     spec: { ociVersion: '1.0.2', process: { args: ['sleep'], env }, linux: { namespaces: NAMESPACES } },
   })
@@ -69,14 +74,22 @@ export function createTwinRuntime(): TwinRuntime {
     done,
     failAt: undefined,
     facts_: {
-      ...{ name: 'containerd', version: '1.6.20', oci: { name: 'runc', version: '1.1.5' }, criu: '4.2.1' },
+      name: 'containerd',
+      version: '1.6.20',
+      oci: { name: 'runc', version: '1.1.5' },
+      criu: '4.2.1',
       can: { checkpoint: true, restore: true, run: true },
       why: [],
     },
     run(name, { image, env = ['A=b'] } = {}) {
       const id = `c${count++}-${name}`
       const made: TwinContainer = {
-        ...{ id, name, state: 'running', labels: {}, image, env },
+        id,
+        name,
+        state: 'running',
+        labels: {},
+        image,
+        env,
         criu: {
           'core-1.img': randomBytes(700),
           'pages-1.img': randomBytes(256 * 4096),
@@ -116,8 +129,13 @@ export function createTwinRuntime(): TwinRuntime {
     async prepare({ name, recreation, labels = {} }) {
       note('prepare', name)
       const made: TwinContainer = {
-        ...{ id: `c${count++}-${name}`, name, state: 'created', criu: {}, layer: Buffer.alloc(0) },
-        ...{ labels: { ...recreation.labels, ...labels }, image: recreation.image },
+        id: `c${count++}-${name}`,
+        name,
+        state: 'created',
+        criu: {},
+        layer: Buffer.alloc(0),
+        labels: { ...recreation.labels, ...labels },
+        image: recreation.image,
         env: recreation.spec.process?.env ?? [],
       }
       containers.set(made.id, made)
