@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { isShoalError, silentLog } from '../../base/index.ts'
 import { backoffMs, retryAfterMs } from '../../proxy/upstream/backoff.ts'
+import { createBody } from '../../proxy/upstream/body.ts'
 import { parseChallenges } from '../../proxy/upstream/challenge.ts'
 import { createCircuits } from '../../proxy/upstream/circuit.ts'
 import { Failure } from '../../proxy/upstream/failure.ts'
@@ -210,4 +211,26 @@ test('an origin that one attempt found out of reach is said to be, though the la
   )
   assert.equal(failures.length, 0)
   assert.throws(() => circuits.enter(url.origin), unreachable)
+})
+
+test('a body that came whole is whole, although its connection broke before it was read', async () => {
+  const flow = { pause: () => {}, resume: () => {}, abort: () => {} }
+  const options = { flow, stallMs: 1000, signal: new AbortController().signal, where: 'host/app' }
+  for (const [bytes, expected, whole] of [
+    [4, 4, true],
+    [3, 4, false],
+    [4, undefined, false],
+  ] as const) {
+    const { body, sink } = createBody(options)
+    body.expected = expected
+    sink.push(Buffer.alloc(bytes))
+    sink.fail(new Error('reset'))
+    const read = (async () => {
+      let sum = 0
+      for await (const chunk of body) sum += chunk.length
+      return sum
+    })()
+    if (whole) assert.equal(await read, bytes)
+    else await assert.rejects(read, { code: 'UPSTREAM_UNREACHABLE', message: /broken off/ })
+  }
 })
