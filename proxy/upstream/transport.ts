@@ -14,6 +14,8 @@ const IDLE_MS = 15_000
 const MAX_ORIGINS = 32
 /** Shorter patience than this says nothing of the origin's health. */
 const SILENCE_MS = 2000
+/** A timer fires early by as much as the loop's clock was behind when it was set. */
+const EARLY_MS = 50
 /** How long an origin in doubt is given to take a connection, and how long the doubt lasts: a lost SYN is sent again after a second. */
 const HURRY_MS = 1500
 const DOUBT_MS = 10_000
@@ -129,7 +131,7 @@ export function createTransport(options: {
   ): Failure {
     const ms = Math.round(performance.now() - startedAt)
     const enough = sent ? stallMs : inDoubt(origin) ? HURRY_MS : connectMs
-    const long = ms >= Math.min(SILENCE_MS, enough)
+    const long = ms + EARLY_MS >= Math.min(SILENCE_MS, enough)
     if (sent) {
       const silent = long && entry.heardAt < startedAt
       return new Failure('stall', `no answer in ${ms} ms`, { passing: true, silent, dead: silent })
