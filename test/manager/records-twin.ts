@@ -5,7 +5,7 @@ import type { SharedRecord, SharedRecords } from '../../manager/types.ts'
  * The shared records of a cluster that is never parted, without a network or a disk: for tests of rooms that use them.
  * `nodes` is how many there are, `alive` how many of them answer; `join` gives what one of them sees.
  */
-export function createRecordsTwin(nodes = 1, now: () => number = Date.now) {
+export function createRecordsTwin(nodes = 1, now: () => number = () => Date.now()) {
   const table = new Map<string, SharedRecord>()
   const listeners = new Set<{ prefix: string; listener: (record: SharedRecord) => void }>()
   let count = 0
