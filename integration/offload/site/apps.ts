@@ -182,3 +182,13 @@ export function unplace(pod: PodRecord, reason: string | undefined): void {
   else pod.reason = reason
   pod.phase = 'waiting'
 }
+
+/** The application is registered only, again. */
+export function rest(record: AppRecord, reasons: string[]): void {
+  record.wanted = 'registered'
+  record.reasons = reasons
+  delete record.endsAt
+  delete record.trouble
+  delete record.offloadedAt
+  for (const pod of record.pods) unplace(pod, undefined)
+}
