@@ -27,6 +27,9 @@ export interface StoredContext {
   createdAt: number
 }
 
+/** Its device knows an address: the application has run. */
+export const ran = ({ told }: StoredContext): boolean => Object.keys(told).length > 0
+
 /** Where its instances shall be: at any of these, anywhere where there are none. */
 export function wantedPlaces({ request }: StoredContext): LocationConstraints[] {
   return request.appInfo.userAppInstanceInfo.flatMap(({ appLocation }) => (appLocation ? [appLocation] : []))
