@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, rmSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
-import { run } from '../lab/sh.ts'
+import { run, until } from '../lab/sh.ts'
 
 const BATCH = 500
 
@@ -14,6 +14,8 @@ export interface Redis {
   set(keys: Iterable<number>): Promise<void>
   /** Dumps it into a new directory, left running, and resolves to that. */
   dump(name: string): Promise<string>
+  /** Restores what was dumped into this directory, after `stop`, and resolves when it runs; the same process ID is used again. */
+  restore(dir: string): Promise<void>
   stop(): Promise<void>
 }
 
@@ -24,6 +26,7 @@ export async function startRedis({ dir }: { dir: string }): Promise<Redis> {
   const server = spawn('redis-server', args, { cwd: dir, detached: true, stdio: 'ignore' })
   const failed = once(server, 'error').then(([error]) => Promise.reject(error))
   failed.catch(() => {})
+  let restored = false
 
   async function set(keys: Iterable<number>): Promise<void> {
     const client = await Promise.race([open(socketPath, server), failed])
@@ -56,8 +59,18 @@ export async function startRedis({ dir }: { dir: string }): Promise<Redis> {
       await run(['criu', 'dump', '-t', `${server.pid}`, '-D', into, ...options])
       return into
     },
+    async restore(from) {
+      const options = ['--restore-detached', '--file-locks', '--ext-unix-sk', '-v0']
+      await run(['criu', 'restore', '-D', from, ...options])
+      restored = true
+    },
     async stop() {
-      if (server.exitCode !== null) return
+      if (restored) {
+        process.kill(server.pid!, 'SIGKILL')
+        restored = false
+        await until('the restored Redis has ended', () => !existsSync(`/proc/${server.pid}`))
+      }
+      if (server.exitCode !== null || server.signalCode !== null) return
       const ended = once(server, 'exit')
       server.kill('SIGKILL')
       await ended
