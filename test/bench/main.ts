@@ -12,13 +12,14 @@ import { lone } from './scenarios/lone.ts'
 import { mec } from './scenarios/mec.ts'
 import { migrate } from './scenarios/migrate.ts'
 import { push } from './scenarios/push.ts'
+import { restore } from './scenarios/restore.ts'
 import { state } from './scenarios/state.ts'
 import { storage } from './scenarios/storage.ts'
 import { swarm } from './scenarios/swarm.ts'
 
 /** Those of docs/benchmarks.md, which is written whole or not at all. */
 const TABLE: Scenario[] = [swarm, each, lan, lone, cached, idle]
-const SCENARIOS: Scenario[] = [...TABLE, doubles, storage, durable, push, state, migrate, mec]
+const SCENARIOS: Scenario[] = [...TABLE, doubles, storage, durable, push, state, restore, migrate, mec]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
