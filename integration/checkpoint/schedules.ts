@@ -93,8 +93,8 @@ export function createSchedules(deps: {
           { name: schedule.name, container: schedule.container },
           'the container is gone, and with it the plan for its checkpoints',
         )
-        plans.delete(schedule.name)
         await records.delete(schedule.name)
+        plans.delete(schedule.name)
         return
       }
       // One that takes longer than its time does not pile up.
