@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { isShoalError, type Log, ShoalError } from '../../base/index.ts'
 import type { Records } from '../../blockstore/index.ts'
+import { createTurns } from '../offload/turns.ts'
 import type { App, Offload } from '../offload/types.ts'
 import { checkCallback } from './callback-target.ts'
 import type { Catalogue } from './catalogue.ts'
@@ -13,7 +14,6 @@ import { createContextWaiting } from './context-waiting.ts'
 import type { Locations } from './location.ts'
 import type { Outbox } from './outbox.ts'
 import { createSettling } from './settling.ts'
-import { createTurns } from './turns.ts'
 import type { Call } from './types.ts'
 import type { Whereabouts } from './whereabouts.ts'
 
@@ -61,7 +61,7 @@ export async function createContexts({
   retryMs?: number
 }): Promise<Contexts> {
   const settling = createSettling()
-  const inTurn = createTurns()
+  const inTurn = createTurns(Number.POSITIVE_INFINITY).run
   const stop = new AbortController()
   const closing = stop.signal
   const table = await openContextTable({ records, settling })

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { type Log, ShoalError } from '../../base/index.ts'
 import type { Records } from '../../blockstore/index.ts'
 import type { Membership } from '../../manager/index.ts'
+import { createTurns } from '../offload/turns.ts'
 import type { App, AppMoved, Offload } from '../offload/types.ts'
 import {
   type MobilityStatus,
@@ -16,7 +17,6 @@ import { malformed } from './fields.ts'
 import { instanceId, instancesOf, parseInstanceId } from './instances.ts'
 import { createNotices, laneOf, type StoredRegistration, type StoredSubscription, serves } from './notices.ts'
 import type { Outbox } from './outbox.ts'
-import { createTurns } from './turns.ts'
 import type { Call } from './types.ts'
 
 /** The application mobility service of ETSI MEC 021 for the devices whose home this node is. */
@@ -80,7 +80,7 @@ export async function createMobility({
   const subscriptions = new Map<string, StoredSubscription>()
   /** Applications that were asked whether they may be moved. */
   const asked = new Set<string>()
-  const inTurn = createTurns()
+  const inTurn = createTurns(Number.POSITIVE_INFINITY).run
   let expiryTimer: NodeJS.Timeout | undefined
   let closed = false
 
