@@ -185,7 +185,7 @@ describe('faults while five nodes pull at once', { skip: lacking() }, () => {
         const from = performance.now()
         const missing = await site.pull(2, 'lab/never-seen', '1', { stallMs: 30_000 })
         assert.ok(!missing.ok)
-        assert.ok(performance.now() - from < 25_000, 'a clear error soon')
+        assert.ok(performance.now() - from < 12_000, 'a clear error within 10 s')
         assert.match(missing.error!, /^(404|502|503|504) /)
       } finally {
         await lab.restoreUplink()
@@ -210,7 +210,7 @@ describe('faults while five nodes pull at once', { skip: lacking() }, () => {
       for (const blob of reports[cut]!.blobs) {
         if (blob.ok) continue
         assert.match(blob.error!, /^503 /)
-        assert.ok(blob.totalMs < 25_000, `${blob.totalMs} ms`)
+        assert.ok(blob.totalMs < 10_000, `${blob.totalMs} ms`)
       }
       await site.heal()
       assertWhole(await site.pull(cut, name, '1'), pushed)
