@@ -235,7 +235,10 @@ describe('images are pushed to local/', { skip: lacking('docker', 'dockerd', 'po
       site.nodes[0]!.kill('SIGKILL')
       await lab.cutUplink()
       for (const i of [1, 2]) {
+        const begun = Date.now()
         assert.equal(await curl(i, '-I', `http://${LOCAL.replace('/', '/v2/')}/large/manifests/v1`), '200')
+        const waited = Date.now() - begun
+        assert.ok(waited < 5000, `the manifest took ${waited} ms`)
         const report = await site.pull(i, 'large', 'v1', { upstream: 'local' })
         assert.ok(report.ok, report.error)
         assert.ok(report.bytes > 20e6)
