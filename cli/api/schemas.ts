@@ -107,6 +107,7 @@ export const SCHEMAS: Record<string, Schema> = {
       description: 'frozen at the source until running at the target, or again at the source',
     },
     startedAt: time,
+    'restoredAt?': { ...time, description: 'when its processes were restored at the target' },
     'endedAt?': time,
     'reason?': text('why it was refused, failed or is undecided, and what to do about it'),
   }),

@@ -21,6 +21,7 @@ export function createArriving(target: Target, removal: Removal) {
       phase: 'preparing',
       rounds: [],
       downtimeMs: undefined,
+      restoredAt: undefined,
       startedAt: clock.now(),
       endedAt: undefined,
       reason: undefined,

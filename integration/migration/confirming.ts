@@ -5,7 +5,7 @@ import type { Removal } from './removal.ts'
 
 /** A copy that runs here, until the source says that its own is gone. */
 export function createConfirming(target: Target, removal: Removal) {
-  const { journal, clock, timings, runtime, carrier, jobs, runningSince, log } = target
+  const { journal, clock, timings, runtime, carrier, jobs, log } = target
 
   async function arrived(id: string): Promise<void> {
     const entry = journal.get(id)
@@ -52,7 +52,6 @@ export function createConfirming(target: Target, removal: Removal) {
     )
     if (!ended) return
     jobs.delete(id)
-    runningSince.delete(id)
     await carrier.forget(id)
   }
 

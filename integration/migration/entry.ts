@@ -35,8 +35,8 @@ export interface Entry extends Migration {
 
 /** What is shown of an entry. */
 export function migrationOf(entry: Entry): Migration {
-  const { id, role, container, from, to, state, phase, rounds, downtimeMs, startedAt, endedAt, reason } =
-    entry
+  const { id, role, container, from, to, state, phase, rounds, reason } = entry
+  const { downtimeMs, startedAt, restoredAt, endedAt } = entry
   return {
     id,
     role,
@@ -47,6 +47,7 @@ export function migrationOf(entry: Entry): Migration {
     phase,
     rounds: [...rounds],
     downtimeMs,
+    restoredAt,
     startedAt,
     endedAt,
     reason,

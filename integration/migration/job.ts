@@ -26,8 +26,6 @@ export interface Job {
 /** What the parts of the target's end share. */
 export interface Target extends Parts {
   jobs: Map<string, Job>
-  /** Since when copies run; for the downtime that is told. */
-  runningSince: Map<string, number>
   /** For work that ends by itself, or with the daemon, whose successor takes it up. */
   background(id: string, work: Promise<unknown>): void
   /** What the source says of a migration; undefined when it says nothing. */
@@ -39,7 +37,6 @@ export function createTargetParts(parts: Parts): Target {
   return {
     ...parts,
     jobs: new Map(),
-    runningSince: new Map(),
     background(id, work) {
       work.catch((error) => {
         if (!signal.aborted) log.error({ id, error: String(error) }, 'a migration to here broke')

@@ -71,13 +71,15 @@ export function createSettling(parts: Parts, calls: Calls) {
     outcome: Extract<Outcome, { verdict: 'runs' }> | undefined,
   ): Promise<void> {
     const { frozenAt, rounds } = entryOf(id)
-    const downtimeMs = outcome && frozenAt ? Math.max(0, clock.now() - outcome.sinceMs - frozenAt) : undefined
+    const restoredAt = outcome && clock.now() - outcome.sinceMs
+    const downtimeMs = restoredAt && frozenAt ? Math.max(0, restoredAt - frozenAt) : undefined
     const last = rounds.at(-1)
     const known = last?.frozen && downtimeMs !== undefined
     const entry = await untilDone(parts, `note that migration ${id} runs at the target`, () =>
       step(id, {
         phase: 'committing',
         downtimeMs,
+        restoredAt,
         ...(known ? { rounds: [...rounds.slice(0, -1), { ...last, seconds: downtimeMs / 1000 }] } : {}),
       }),
     )

@@ -207,6 +207,7 @@ export function createSource(parts: Parts) {
         phase: 'checking',
         rounds: [],
         downtimeMs: undefined,
+        restoredAt: undefined,
         startedAt: clock.now(),
         endedAt: undefined,
         reason: undefined,

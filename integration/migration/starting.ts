@@ -7,7 +7,7 @@ import type { Removal } from './removal.ts'
 
 /** From states that arrive to a copy that runs well, or a verdict that it never will. */
 export function createStarting(target: Target, removal: Removal, confirming: Confirming) {
-  const { journal, clock, timings, runtime, carrier, jobs, runningSince, log, background } = target
+  const { journal, clock, timings, runtime, carrier, jobs, log, background } = target
 
   function assemble(job: Job, { id, recipe }: Shipped, signal: AbortSignal): Promise<number> {
     if (job.assembled?.recipe === recipe) return Promise.resolve(job.assembled.fetched)
@@ -43,6 +43,7 @@ export function createStarting(target: Target, removal: Removal, confirming: Con
     const { id } = shipped
     const signal = AbortSignal.any([job.abort.signal, target.signal])
     const from = clock.now()
+    let restoredAt: number
     try {
       const noted = job.preparing.then(() =>
         journal.write(id, ({ verdict, phase }) =>
@@ -64,17 +65,17 @@ export function createStarting(target: Target, removal: Removal, confirming: Con
       const unpackedAt = clock.now()
       signal.throwIfAborted()
       await (await job.preparing).start(carrier.images(id), target.signal)
-      runningSince.set(id, clock.now())
+      restoredAt = clock.now()
       const ms = {
         assemble: assembledAt - from,
         unpack: unpackedAt - assembledAt,
-        restore: clock.now() - unpackedAt,
+        restore: restoredAt - unpackedAt,
       }
       log.debug({ id, ms }, 'restored')
     } catch (error) {
       return failStart(id, (error as Error).message)
     }
-    return prove(id)
+    return prove(id, restoredAt)
   }
 
   async function failStart(id: string, reason: string): Promise<Outcome> {
@@ -88,7 +89,7 @@ export function createStarting(target: Target, removal: Removal, confirming: Con
   }
 
   /** The copy runs: whether it does so well decides. */
-  async function prove(id: string): Promise<Outcome> {
+  async function prove(id: string, restoredAt: number): Promise<Outcome> {
     const entry = journal.get(id)
     if (!entry?.prepared) return never(entry)
     try {
@@ -103,15 +104,14 @@ export function createStarting(target: Target, removal: Removal, confirming: Con
       return failStart(id, `it was restored, but is not healthy: ${(error as Error).message}`)
     }
     await untilDone(target, `note that migration ${id} arrived`, () =>
-      journal.write(id, { verdict: 'runs', phase: 'confirming' }),
+      journal.write(id, { verdict: 'runs', phase: 'confirming', restoredAt }),
     )
     background(id, confirming.arrived(id))
     return runs(id)
   }
 
   function runs(id: string): Outcome {
-    const since = runningSince.get(id)
-    const sinceMs = since === undefined ? 0 : clock.now() - since
+    const sinceMs = Math.max(0, clock.now() - (journal.get(id)?.restoredAt ?? clock.now()))
     return { verdict: 'runs', sinceMs, fetched: jobs.get(id)?.fetched ?? 0 }
   }
 
@@ -148,7 +148,8 @@ export function createStarting(target: Target, removal: Removal, confirming: Con
       })
       return found?.state === 'running' && found.pid !== undefined
     })
-    return running ? prove(id) : failStart(id, reason)
+    // Its daemon died before it wrote down since when.
+    return running ? prove(id, clock.now()) : failStart(id, reason)
   }
 
   return { assemble, unpack, start, runs, findOut }

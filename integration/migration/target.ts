@@ -46,6 +46,7 @@ export function createTarget(parts: Parts) {
       phase: 'ended',
       rounds: [],
       downtimeMs: undefined,
+      restoredAt: undefined,
       startedAt: clock.now(),
       endedAt: clock.now(),
       reason,

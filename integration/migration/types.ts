@@ -41,6 +41,8 @@ export interface Migration {
   rounds: Round[]
   /** Frozen at the source until running at the target, ms. */
   downtimeMs: number | undefined
+  /** When the copy's processes were restored at the target. */
+  restoredAt: number | undefined
   startedAt: number
   endedAt: number | undefined
   /** Why it was refused, failed or is undecided, and what to do about it. */

@@ -10,6 +10,7 @@ import { idle } from './scenarios/idle.ts'
 import { lan } from './scenarios/lan.ts'
 import { lone } from './scenarios/lone.ts'
 import { mec } from './scenarios/mec.ts'
+import { mecMove } from './scenarios/mec-move.ts'
 import { migrate } from './scenarios/migrate.ts'
 import { push } from './scenarios/push.ts'
 import { restore } from './scenarios/restore.ts'
@@ -19,7 +20,18 @@ import { swarm } from './scenarios/swarm.ts'
 
 /** Those of docs/benchmarks.md, which is written whole or not at all. */
 const TABLE: Scenario[] = [swarm, each, lan, lone, cached, idle]
-const SCENARIOS: Scenario[] = [...TABLE, doubles, storage, durable, push, state, restore, migrate, mec]
+const SCENARIOS: Scenario[] = [
+  ...TABLE,
+  doubles,
+  storage,
+  durable,
+  push,
+  state,
+  restore,
+  migrate,
+  mec,
+  mecMove,
+]
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

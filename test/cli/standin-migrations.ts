@@ -11,6 +11,7 @@ export const MIGRATION: Migration = {
   state: 'done',
   phase: 'ended',
   downtimeMs: 420,
+  restoredAt: 8500,
   startedAt: 1,
   endedAt: 9000,
   rounds: [

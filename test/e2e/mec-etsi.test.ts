@@ -215,8 +215,13 @@ describe('a device that speaks ETSI MEC 016 and 021', {
         const statuses = told().flatMap(({ body }) => ('mobilityStatus' in body ? [body.mobilityStatus] : []))
         assert.deepEqual(statuses, ['INTERHOST_MOVEOUT_TRIGGERED', 'INTERHOST_MOVEOUT_COMPLETED'])
         const { stdout } = await site.nodes[1]!.cli(['migrations', '--json'])
-        const [migration] = JSON.parse(stdout) as { startedAt: number }[]
-        t.diagnostic(`told ${change.at - migration!.startedAt} ms after the migration began`)
+        const [migration] = JSON.parse(stdout) as { startedAt: number; restoredAt: number }[]
+        const { startedAt, restoredAt } = migration!
+        // What may yet be taken back is told to nobody.
+        assert.ok(change.at >= restoredAt)
+        t.diagnostic(
+          `told ${change.at - startedAt} ms after the migration began, ${change.at - restoredAt} ms after the restore`,
+        )
 
         // By the node that it is at now, though another one keeps the context.
         const path = `/dev_app/v1/app_contexts/${contextId}`

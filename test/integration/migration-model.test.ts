@@ -48,6 +48,9 @@ test('without faults the container runs at the target, and both ends know', asyn
   assert.equal(source?.state, 'done')
   assert.equal(target?.state, 'done')
   assert.ok((source?.downtimeMs ?? 0) > 0)
+  const { startedAt, restoredAt, endedAt } = target!
+  assert.ok(restoredAt !== undefined && startedAt < restoredAt && restoredAt <= (endedAt ?? 0))
+  assert.ok((source?.restoredAt ?? 0) >= restoredAt)
   assert.ok(source?.rounds.at(-1)?.frozen)
 })
 

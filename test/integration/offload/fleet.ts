@@ -296,6 +296,7 @@ export async function createFleet(
           phase: 'x',
           rounds: [],
           downtimeMs: undefined,
+          restoredAt: undefined,
           startedAt: Date.now(),
           endedAt: undefined,
           reason: undefined,
