@@ -1,104 +1,94 @@
-import { request as httpRequest, type IncomingMessage } from 'node:http'
-import { ShoalError } from '../../../base/index.ts'
+import { Agent } from 'node:http'
+import { connect, type NetConnectOpts } from 'node:net'
+import Docker from 'dockerode'
+import { isShoalError, ShoalError } from '../../../base/index.ts'
 import { aborted } from '../run.ts'
 
-export interface CallOptions {
-  signal: AbortSignal
-  body?: unknown
-  query?: Record<string, string>
-  /** ms. Default a minute. */
-  timeoutMs?: number
+// What its types leave out.
+declare module 'dockerode' {
+  interface DockerOptions {
+    agent?: Agent
+  }
+  /** What goes into the address and what into the body: else all of it goes into both. */
+  interface ContainerCreateOptions {
+    _query?: object
+    _body?: object
+  }
+  interface ContainerStartOptions {
+    _query?: object
+    _body?: object
+  }
+  interface Container {
+    createCheckpoint(options: { CheckpointID: string; Exit: boolean }): Promise<unknown>
+  }
 }
 
-/** The Docker Engine API over the daemon's socket. */
-export interface DockerApi {
-  /** JSON in, JSON out; undefined where there is no body. @throws NOT_FOUND (404) | BUSY (409) | RUNTIME | TIMEOUT | ABORTED */
-  call<T = undefined>(method: string, path: string, options: CallOptions): Promise<T>
-  /** The body as it comes; to be read or destroyed. Throws the same. */
-  stream(method: string, path: string, options: CallOptions): Promise<IncomingMessage>
-}
+/**
+ * One call of dockerode's: bounded in time (a minute unless told), and its errors are ours.
+ * @throws NOT_FOUND (404) | BUSY (409) | RUNTIME | TIMEOUT | ABORTED
+ */
+export type DockerApi = <T>(
+  signal: AbortSignal,
+  call: (docker: Docker) => Promise<T>,
+  timeoutMs?: number,
+) => Promise<T>
 
 const TIMEOUT_MS = 60_000
-const MAX_BYTES = 64 * 2 ** 20
+/** For an answer that is complete, from the end of its connection. */
+const SETTLE_MS = 100
 
 /** Without a version in the path the daemon speaks its own newest one, so there is none to agree on. */
 export function createDockerApi(socketPath: string): DockerApi {
-  async function stream(method: string, path: string, options: CallOptions): Promise<IncomingMessage> {
-    const { body, query, timeoutMs = TIMEOUT_MS } = options
-    if (options.signal.aborted) throw aborted(options.signal)
+  return async (signal, call, timeoutMs = TIMEOUT_MS) => {
+    if (signal.aborted) throw aborted(signal)
     const late = AbortSignal.timeout(timeoutMs)
-    const signal = AbortSignal.any([options.signal, late])
-    const text = body === undefined ? undefined : JSON.stringify(body)
-    const what = `docker did not ${method} ${path.split('?')[0]}`
-    const explain = (error: Error): ShoalError => {
-      if (options.signal.aborted) return aborted(options.signal)
+    const ended = Promise.withResolvers<never>()
+    ended.promise.catch(() => {})
+    const onEnd = (): void => ended.reject(new Error('its answer was cut off'))
+    const either = AbortSignal.any([signal, late])
+    either.addEventListener('abort', onEnd, { once: true })
+    try {
+      const docker = createDocker(socketPath, either, onEnd)
+      const answer = await Promise.race([call(docker), ended.promise])
+      // Bytes are what it makes of a body that is no JSON, and of none.
+      if (Buffer.isBuffer(answer) && answer.length > 0) throw new Error('its answer is no JSON')
+      return answer
+    } catch (error) {
+      if (signal.aborted) throw aborted(signal)
       if (late.aborted)
-        return new ShoalError('TIMEOUT', `${what} within ${timeoutMs / 1000} s`, { cause: error })
-      return new ShoalError('RUNTIME', `docker does not answer at ${socketPath}: ${error.message}`, {
-        cause: error,
-      })
+        throw new ShoalError('TIMEOUT', `docker did not answer within ${timeoutMs / 1000} s`, {
+          cause: error,
+        })
+      throw isShoalError(error) ? error : explain(error as Refusal, socketPath)
     }
-    const response = await new Promise<IncomingMessage>((resolve, reject) => {
-      const search = query === undefined ? '' : `?${new URLSearchParams(query)}`
-      const request = httpRequest(
-        {
-          socketPath,
-          method,
-          path: `${path}${search}`,
-          signal,
-          agent: false,
-          headers:
-            text === undefined
-              ? {}
-              : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) },
-        },
-        resolve,
-      )
-      request.on('error', (error) => reject(explain(error)))
-      request.end(text)
-    })
-    const { statusCode = 500 } = response
-    // 304: it was so already.
-    if (statusCode < 400) return response
-    const said = messageOf(await textOf(response).catch(() => ''))
-    const code = statusCode === 404 ? 'NOT_FOUND' : statusCode === 409 ? 'BUSY' : 'RUNTIME'
-    throw new ShoalError(code, `docker: ${said || `status ${statusCode}`}`, {
-      details: { method, path, statusCode },
-    })
-  }
-
-  return {
-    stream,
-    async call<T>(method: string, path: string, options: CallOptions): Promise<T> {
-      const response = await stream(method, path, options)
-      try {
-        const text = await textOf(response)
-        if (!response.complete) throw new Error('it was cut off')
-        return (text === '' ? undefined : JSON.parse(text)) as T
-      } catch (error) {
-        if (options.signal.aborted) throw aborted(options.signal)
-        if (error instanceof ShoalError) throw error
-        throw new ShoalError('RUNTIME', `docker's answer to ${method} ${path} broke off`, { cause: error })
-      }
-    },
   }
 }
 
-async function textOf(response: IncomingMessage): Promise<string> {
-  const parts: Buffer[] = []
-  let size = 0
-  for await (const part of response as AsyncIterable<Buffer>) {
-    size += part.length
-    if (size > MAX_BYTES) throw new ShoalError('RUNTIME', 'docker answers too much')
-    parts.push(part)
-  }
-  return Buffer.concat(parts).toString('utf8')
+/**
+ * With a connection of its own, by which each of dockerode's calls ends when the signal comes: not all of them take one. `onEnd` when the
+ * connection has ended for a while: dockerode would wait for ever for the rest of an answer that was cut off.
+ */
+function createDocker(socketPath: string, signal: AbortSignal, onEnd: () => void): Docker {
+  const agent = new Agent()
+  agent.createConnection = (options) =>
+    connect({ ...(options as NetConnectOpts), signal }).once('close', () =>
+      setTimeout(onEnd, SETTLE_MS).unref(),
+    )
+  // It would go where DOCKER_HOST says, whatever the socket.
+  return new Docker({ socketPath, host: undefined, protocol: 'http', agent })
 }
 
-function messageOf(text: string): string {
-  try {
-    return String((JSON.parse(text) as { message?: unknown }).message ?? '').trim()
-  } catch {
-    return text.trim().slice(0, 600)
-  }
+/** What dockerode throws; the status is of an answer that docker gave. */
+type Refusal = Error & { statusCode?: number }
+
+function explain(error: Refusal, socketPath: string): ShoalError {
+  const { statusCode, message } = error
+  if (statusCode === undefined)
+    return new ShoalError('RUNTIME', `docker does not answer at ${socketPath}: ${message}`, { cause: error })
+  const said = message.replace(/^\(HTTP code \d+\) .*? - /, '').trim()
+  const code = statusCode === 404 ? 'NOT_FOUND' : statusCode === 409 ? 'BUSY' : 'RUNTIME'
+  return new ShoalError(code, `docker: ${said.slice(0, 600) || `status ${statusCode}`}`, {
+    cause: error,
+    details: { statusCode },
+  })
 }

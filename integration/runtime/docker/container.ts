@@ -4,7 +4,7 @@ import { formatReference, parseReference } from '../../../proxy/index.ts'
 import type { Container, ContainerState, OciSpec } from '../types.ts'
 import type { DockerApi } from './api.ts'
 
-/** What Shoal looks at of `GET /containers/ID/json`. */
+/** What Shoal looks at of a container: dockerode's types know neither what is null nor overlay2. */
 export interface Inspected {
   Id: string
   Name: string
@@ -88,9 +88,9 @@ async function imageOf(
   signal: AbortSignal,
 ): Promise<{ reference: string; digest: Digest | undefined }> {
   // An image may have been removed by force.
-  const image = await api
-    .call<ImageInspected>('GET', `/images/${found.Image}/json`, { signal })
-    .catch((): ImageInspected => ({}))
+  const image: ImageInspected = await api(signal, (docker) => docker.getImage(found.Image).inspect()).catch(
+    () => ({}),
+  )
   const digests = (image.RepoDigests ?? []).map((each) => properName(each, registry))
   const named = /^(sha256:)?[0-9a-f]{12,64}$/.test(found.Config.Image) ? undefined : found.Config.Image
   const name = named ?? image.RepoTags?.[0] ?? digests[0]

@@ -45,7 +45,7 @@ export async function dump(
   const root = await place.root(signal)
   const stops = options.leave === 'stopped'
   try {
-    if (stops && status === 'running') await api.call('POST', `/containers/${id}/pause`, { signal })
+    if (stops && status === 'running') await turn(api, id, 'pause', signal)
     await checkpoint(api, root, id, options.dir)
     if (stops) await stop(place, id, State.Pid, HostConfig.AutoRemove ?? false)
     else if (signal.aborted) throw aborted(signal)
@@ -68,8 +68,9 @@ async function checkpoint(api: DockerApi, root: string, id: string, dir: string)
     const name = checkpointName()
     const kept = checkpointDir(root, id, name)
     try {
-      const body = { CheckpointID: name, Exit: false }
-      await api.call('POST', `/containers/${id}/checkpoints`, { signal, body, timeoutMs: DUMP_MS })
+      const what = { CheckpointID: name, Exit: false }
+      const create: Parameters<DockerApi>[1] = (docker) => docker.getContainer(id).createCheckpoint(what)
+      await api(signal, create, DUMP_MS)
       return await moveFiles(kept, dir)
     } catch (error) {
       const again = isShoalError(error, 'RUNTIME') && /content sha256:\w+: already exists/.test(error.message)
@@ -85,12 +86,10 @@ async function checkpoint(api: DockerApi, root: string, id: string, dir: string)
 async function stop(place: DockerPlace, id: string, pid: number, autoRemove: boolean): Promise<void> {
   const signal = AbortSignal.timeout(END_MS)
   await killAll(pid)
-  await place.api
-    .call('POST', `/containers/${id}/kill`, { signal, query: { signal: 'SIGKILL' } })
-    .catch((error) => {
-      // It may have ended just now.
-      if (!isShoalError(error, 'NOT_FOUND', 'BUSY')) throw error
-    })
+  await kill(place.api, id, signal).catch((error) => {
+    // It may have ended just now.
+    if (!isShoalError(error, 'NOT_FOUND', 'BUSY')) throw error
+  })
   for (;;) {
     const now = await place.inspect(id, signal).catch((error: unknown) => {
       if (!autoRemove || !isShoalError(error, 'NOT_FOUND')) throw error
@@ -103,8 +102,19 @@ async function stop(place: DockerPlace, id: string, pid: number, autoRemove: boo
 async function restore(place: DockerPlace, id: string, status: 'running' | 'paused'): Promise<void> {
   const signal = AbortSignal.timeout(END_MS)
   const now = (await place.inspect(id, signal)).State.Status
-  if (status === 'paused' && now === 'running')
-    await place.api.call('POST', `/containers/${id}/pause`, { signal })
-  if (status === 'running' && now === 'paused')
-    await place.api.call('POST', `/containers/${id}/unpause`, { signal })
+  if (status === 'paused' && now === 'running') await turn(place.api, id, 'pause', signal)
+  if (status === 'running' && now === 'paused') await turn(place.api, id, 'unpause', signal)
+}
+
+export async function turn(
+  api: DockerApi,
+  id: string,
+  to: 'pause' | 'unpause',
+  signal: AbortSignal,
+): Promise<void> {
+  await api(signal, (docker) => docker.getContainer(id)[to]())
+}
+
+export async function kill(api: DockerApi, id: string, signal: AbortSignal): Promise<void> {
+  await api(signal, (docker) => docker.getContainer(id).kill({ signal: 'SIGKILL' }))
 }

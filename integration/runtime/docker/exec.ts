@@ -1,11 +1,12 @@
-import type { IncomingMessage } from 'node:http'
+import { Writable } from 'node:stream'
+import { finished } from 'node:stream/promises'
+import type { ExecInspectInfo } from 'dockerode'
 import { ShoalError } from '../../../base/index.ts'
 import { aborted } from '../run.ts'
 import type { ExecResult } from '../types.ts'
 import type { DockerApi } from './api.ts'
 
 const OUTPUT_BYTES = 64 * 1024
-const HEADER = 8
 const ASK_MS = 10_000
 
 /** Runs a program in a container as its first process would run it. What does not end in time is killed. */
@@ -17,18 +18,31 @@ export async function exec(
 ): Promise<ExecResult> {
   const late = AbortSignal.timeout(timeoutMs)
   const either = AbortSignal.any([signal, late])
-  const body = { AttachStdout: true, AttachStderr: true, Cmd: args }
-  const { Id } = await api.call<{ Id: string }>('POST', `/containers/${id}/exec`, { signal, body })
+  const made = await api(signal, (docker) =>
+    docker.getContainer(id).exec({ AttachStdout: true, AttachStderr: true, Cmd: args }),
+  )
   try {
-    const start = { Detach: false, Tty: false }
-    const response = await api.stream('POST', `/exec/${Id}/start`, { signal: either, body: start, timeoutMs })
-    const output = await readFrames(response)
-    // An answer that was cut off looks like one that has ended.
-    if (either.aborted) throw aborted(either)
-    const { ExitCode } = await api.call<{ ExitCode: number | null }>('GET', `/exec/${Id}/json`, { signal })
+    let output = Buffer.alloc(0)
+    const last = new Writable({
+      write(piece: Buffer, _, done) {
+        output = Buffer.concat([output, piece]).subarray(-OUTPUT_BYTES)
+        done()
+      },
+    })
+    const start: Parameters<typeof made.start>[0] = { Detach: false, Tty: false }
+    await api(
+      either,
+      async (docker) => {
+        const said = await docker.getExec(made.id).start(start)
+        docker.modem.demuxStream(said, last, last)
+        await finished(said, { writable: false })
+      },
+      timeoutMs,
+    )
+    const { ExitCode } = await inspect(api, made.id, signal)
     return { code: ExitCode ?? -1, output: output.toString('utf8') }
   } catch (error) {
-    await end(api, Id)
+    await end(api, made.id)
     if (signal.aborted) throw aborted(signal)
     if (!late.aborted) throw error
     const why = `${args[0]} in ${id} did not end within ${timeoutMs / 1000} s`
@@ -38,9 +52,7 @@ export async function exec(
 
 async function end(api: DockerApi, id: string): Promise<void> {
   const signal = AbortSignal.timeout(ASK_MS)
-  const found = await api
-    .call<{ Running: boolean; Pid: number }>('GET', `/exec/${id}/json`, { signal })
-    .catch(() => {})
+  const found = await inspect(api, id, signal).catch(() => {})
   if (!found?.Running || found.Pid <= 1) return
   try {
     process.kill(found.Pid, 'SIGKILL')
@@ -49,25 +61,6 @@ async function end(api: DockerApi, id: string): Promise<void> {
   }
 }
 
-/** The last of what both streams said: each piece comes behind a header of 8 bytes, the last four of which are its length. */
-async function readFrames(response: IncomingMessage): Promise<Buffer> {
-  let rest = Buffer.alloc(0)
-  let left = 0
-  let output = Buffer.alloc(0)
-  for await (const part of response as AsyncIterable<Buffer>) {
-    rest = Buffer.concat([rest, part])
-    while (rest.length > 0) {
-      if (left === 0) {
-        if (rest.length < HEADER) break
-        left = rest.readUInt32BE(4)
-        rest = rest.subarray(HEADER)
-        continue
-      }
-      const piece = rest.subarray(0, left)
-      output = Buffer.concat([output, piece]).subarray(-OUTPUT_BYTES)
-      left -= piece.length
-      rest = rest.subarray(piece.length)
-    }
-  }
-  return output
+function inspect(api: DockerApi, id: string, signal: AbortSignal): Promise<ExecInspectInfo> {
+  return api(signal, (docker) => docker.getExec(id).inspect())
 }

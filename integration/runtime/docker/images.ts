@@ -28,13 +28,13 @@ export async function ensureImage(
   if (id === undefined) throw new ShoalError('NOT_FOUND', `docker has no ${reference} after it pulled it`)
   // A name that means another image here keeps its meaning.
   if (tag !== undefined && (await idOf(api, `${proper}:${tag}`, signal)) === undefined)
-    await api.call('POST', `/images/${id}/tag`, { signal, query: { repo: proper, tag } })
+    await api(signal, (docker) => docker.getImage(id).tag({ repo: proper, tag }))
   return id
 }
 
-async function idOf(api: DockerApi, name: string, signal: AbortSignal): Promise<string | undefined> {
+export async function idOf(api: DockerApi, name: string, signal: AbortSignal): Promise<string | undefined> {
   try {
-    return (await api.call<{ Id: string }>('GET', `/images/${name}/json`, { signal })).Id
+    return (await api(signal, (docker) => docker.getImage(name).inspect())).Id
   } catch (error) {
     if (isShoalError(error, 'NOT_FOUND')) return undefined
     throw error
@@ -43,18 +43,17 @@ async function idOf(api: DockerApi, name: string, signal: AbortSignal): Promise<
 
 /** Answers with lines of JSON, and with an error among them where it fails after it has begun. */
 async function pull(api: DockerApi, name: string, tag: string, signal: AbortSignal): Promise<void> {
-  const response = await api.stream('POST', '/images/create', {
-    signal,
-    query: { fromImage: name, tag },
-    timeoutMs: PULL_MS,
-  })
-  let rest = ''
-  for await (const part of response.setEncoding('utf8') as AsyncIterable<string>) {
-    const lines = (rest + part).split('\n')
-    rest = lines.pop() ?? ''
-    for (const line of lines) {
-      const { error } = JSON.parse(line || '{}') as { error?: string }
-      if (error) throw new ShoalError('RUNTIME', `docker could not pull ${name}: ${error}`)
+  const create: Parameters<DockerApi>[1] = async (docker) => {
+    const answer = await docker.createImage({ _query: { fromImage: name, tag }, _body: {} })
+    let rest = ''
+    for await (const part of answer.setEncoding('utf8')) {
+      const lines = (rest + part).split('\n')
+      rest = lines.pop() ?? ''
+      for (const line of lines) {
+        const { error } = JSON.parse(line || '{}') as { error?: string }
+        if (error) throw new ShoalError('RUNTIME', `docker could not pull ${name}: ${error}`)
+      }
     }
   }
+  await api(signal, create, PULL_MS)
 }

@@ -6,7 +6,7 @@ import { mountedAt } from '../spec.ts'
 import type { Container, Runtime, RuntimeFacts } from '../types.ts'
 import { createDockerApi } from './api.ts'
 import { containerOf, type Inspected } from './container.ts'
-import { dump } from './dump.ts'
+import { dump, turn } from './dump.ts'
 import { exec } from './exec.ts'
 import { type PreparePlace, prepare, remove, takeUp, upperOf } from './prepare.ts'
 
@@ -33,7 +33,7 @@ interface Info {
 export function createDockerRuntime({ socket, registry }: DockerOptions): Runtime {
   const api = createDockerApi(socket)
   let rootDir: string | undefined
-  const info = (signal: AbortSignal): Promise<Info> => api.call<Info>('GET', '/info', { signal })
+  const info = (signal: AbortSignal): Promise<Info> => api(signal, (docker) => docker.info() as Promise<Info>)
   const place: PreparePlace = {
     api,
     registry,
@@ -43,7 +43,8 @@ export function createDockerRuntime({ socket, registry }: DockerOptions): Runtim
     },
     async inspect(id, signal) {
       if (id === '') throw new ShoalError('NOT_FOUND', 'no container without a name')
-      return api.call<Inspected>('GET', `/containers/${encodeURIComponent(id)}/json`, { signal })
+      const found = await api(signal, (docker) => docker.getContainer(encodeURIComponent(id)).inspect())
+      return found as unknown as Inspected
     },
   }
 
@@ -51,20 +52,16 @@ export function createDockerRuntime({ socket, registry }: DockerOptions): Runtim
     return containerOf(api, await place.inspect(container, signal), registry, signal)
   }
 
-  async function turn(id: string, to: 'pause' | 'unpause', signal: AbortSignal): Promise<void> {
+  async function bring(id: string, to: 'pause' | 'unpause', signal: AbortSignal): Promise<void> {
     const { State } = await place.inspect(id, signal)
-    if ((State.Status === 'paused') === (to === 'pause')) return
-    await api.call('POST', `/containers/${id}/${to}`, { signal })
+    if ((State.Status === 'paused') !== (to === 'pause')) await turn(api, id, to, signal)
   }
 
   return {
     name: 'docker',
     facts: async (signal) => factsOf(await info(signal), signal),
     async list(signal) {
-      const all = await api.call<{ Id: string }[]>('GET', '/containers/json', {
-        signal,
-        query: { all: 'true' },
-      })
+      const all = await api(signal, (docker) => docker.listContainers({ all: true }))
       const read = await Promise.all(
         all.map(({ Id }) =>
           inspect(Id, signal).catch((error: unknown) => {
@@ -83,8 +80,8 @@ export function createDockerRuntime({ socket, registry }: DockerOptions): Runtim
       const own = { Config, HostConfig, networks: NetworkSettings?.Networks ?? {} }
       return { runtime: 'docker', name, image, labels, spec, own }
     },
-    pause: (id, signal) => turn(id, 'pause', signal),
-    resume: (id, signal) => turn(id, 'unpause', signal),
+    pause: (id, signal) => bring(id, 'pause', signal),
+    resume: (id, signal) => bring(id, 'unpause', signal),
     dump: (id, options, signal) => dump(place, id, options, signal),
     async writable(id, signal) {
       const found = await place.inspect(id, signal)

@@ -4,10 +4,11 @@ import { isShoalError, ShoalError } from '../../../base/index.ts'
 import { applyLayer } from '../layer.ts'
 import { aborted } from '../run.ts'
 import type { Prepared, PrepareOptions } from '../types.ts'
+import type { DockerApi } from './api.ts'
 import { checkpointDir, checkpointName, linkFiles, watchRestore } from './checkpoints.ts'
 import type { Inspected } from './container.ts'
-import type { DockerPlace } from './dump.ts'
-import { ensureImage } from './images.ts'
+import { type DockerPlace, kill } from './dump.ts'
+import { ensureImage, idOf } from './images.ts'
 import { killAll } from './processes.ts'
 
 /** Docker's rule for names. */
@@ -52,12 +53,10 @@ export async function prepare(
   if (await isTaken(place, name, signal)) throw new ShoalError('BUSY', `there is a container ${name} already`)
   const imageId = await ensureImage(api, { image, digest: recreation.image?.digest, registry, signal })
   const reference = recreation.image?.reference ?? image
-  const named = await api
-    .call<{ Id: string }>('GET', `/images/${reference}/json`, { signal })
-    .catch(() => undefined)
-  const body = {
+  const named = await idOf(api, reference, signal).catch(() => undefined)
+  const _body = {
     ...own.Config,
-    Image: named?.Id === imageId ? reference : imageId,
+    Image: named === imageId ? reference : imageId,
     Labels: {
       ...recreation.labels,
       ...options.labels,
@@ -67,12 +66,8 @@ export async function prepare(
     HostConfig: { ...own.HostConfig, ContainerIDFile: '', AutoRemove: false, RestartPolicy: { Name: 'no' } },
     NetworkingConfig: { EndpointsConfig: endpoints(own, recreation.name) },
   }
-  const { Id } = await api.call<{ Id: string }>('POST', '/containers/create', {
-    signal,
-    body,
-    query: { name },
-  })
-  return prepared(place, Id)
+  const made = await api(signal, (docker) => docker.createContainer({ _query: { name }, _body }))
+  return prepared(place, made.id)
 }
 
 /** @throws NOT_FOUND for one that `prepare` did not make */
@@ -92,7 +87,7 @@ function prepared(place: PreparePlace, id: string): Prepared {
     const { State } = await place.inspect(id, signal)
     if (!['running', 'paused', 'restarting'].includes(State.Status)) return
     await killAll(State.Pid)
-    await api.call('POST', `/containers/${id}/kill`, { signal }).catch(() => {})
+    await kill(api, id, signal).catch(() => {})
   }
 
   return {
@@ -110,18 +105,10 @@ function prepared(place: PreparePlace, id: string): Prepared {
       try {
         await mkdir(kept, { recursive: true, mode: 0o700 })
         await linkFiles(dir, kept)
-        await started(
-          api.call('POST', `/containers/${id}/start`, {
-            // Docker goes on with it whoever waits.
-            signal: new AbortController().signal,
-            query: { checkpoint: name },
-            timeoutMs: RESTORE_MS,
-          }),
-          signal,
-        )
+        await started(restore(api, id, name), signal)
         const policy = JSON.parse(found.Config.Labels?.[RESTART_LABEL] ?? '{}') as { Name?: string }
         if (policy.Name && policy.Name !== 'no')
-          await api.call('POST', `/containers/${id}/update`, { signal, body: { RestartPolicy: policy } })
+          await api(signal, (docker) => docker.getContainer(id).update({ RestartPolicy: policy }))
         const { State } = await place.inspect(id, signal)
         if (State.Status !== 'running')
           throw new ShoalError('RUNTIME', `it ended at once: ${State.Error || State.Status}`)
@@ -150,7 +137,7 @@ export async function remove(place: DockerPlace, id: string, signal: AbortSignal
   try {
     const { State } = await place.inspect(id, signal)
     if (State.Status === 'paused') await killAll(State.Pid)
-    await place.api.call('DELETE', `/containers/${id}`, { signal, query: { force: 'true' } })
+    await place.api(signal, (docker) => docker.getContainer(id).remove({ force: true }))
     return true
   } catch (error) {
     if (isShoalError(error, 'NOT_FOUND')) return false
@@ -167,6 +154,16 @@ export function upperOf({ Id, GraphDriver }: Inspected): string {
       `docker keeps ${Id} by its storage driver ${GraphDriver.Name}: overlay2 is supported`,
     )
   return upper
+}
+
+/** Docker goes on with it whoever waits. */
+async function restore(api: DockerApi, id: string, checkpoint: string): Promise<void> {
+  const start: Parameters<DockerApi>[1] = (docker) =>
+    docker.getContainer(id).start({ _query: { checkpoint }, _body: {} })
+  await api(new AbortController().signal, start, RESTORE_MS).catch((error: unknown) => {
+    const already = isShoalError(error) && error.details?.statusCode === 304
+    if (!already) throw error
+  })
 }
 
 async function started(call: Promise<unknown>, signal: AbortSignal): Promise<void> {

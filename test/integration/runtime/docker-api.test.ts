@@ -37,12 +37,12 @@ const answers =
 test('what docker refuses is an error of its kind, with its own words', async (t) => {
   const codes = { 404: 'NOT_FOUND', 409: 'BUSY', 400: 'RUNTIME', 500: 'RUNTIME' } as const
   const socket = await daemon(t, (request, response) => {
-    response.statusCode = Number(request.url?.slice(1))
+    response.statusCode = Number(request.url?.split('/')[2])
     response.end('{"message":"because"}')
   })
   for (const [status, code] of Object.entries(codes))
     await assert.rejects(
-      createDockerApi(socket).call('POST', `/${status}`, { signal: quiet }),
+      createDockerApi(socket)(quiet, (docker) => docker.getContainer(status).start()),
       (error) => isShoalError(error, code) && /because/.test(error.message),
     )
 })
@@ -50,22 +50,34 @@ test('what docker refuses is an error of its kind, with its own words', async (t
 test('nobody at the socket, answers that stall, are cut off or are none', async (t) => {
   const api = createDockerApi(
     await daemon(t, (request, response) => {
-      if (request.url === '/none') response.end('<html>')
-      else if (request.url === '/cut') response.writeHead(200, { 'content-length': 100 }).write('{"a":')
-      if (request.url === '/cut') setTimeout(() => response.destroy(), 50)
+      const asked = request.url?.split('/')[2]
+      if (asked === 'none') response.end('<html>')
+      else if (asked === 'cut') response.writeHead(200, { 'content-length': 100 }).write('{"a":')
+      if (asked === 'cut') setTimeout(() => response.destroy(), 50)
     }),
   )
-  const call = (path: string, signal = quiet) => api.call('GET', path, { signal, timeoutMs: 500 })
-  await assert.rejects(call('/none'), (error) => isShoalError(error, 'RUNTIME'))
-  await assert.rejects(call('/cut'), (error) => isShoalError(error, 'RUNTIME'))
-  await assert.rejects(call('/stall'), (error) => isShoalError(error, 'TIMEOUT'))
+  const inspect = (id: string, signal = quiet, of = api): Promise<unknown> =>
+    of(signal, (docker) => docker.getContainer(id).inspect(), 500)
+  await assert.rejects(inspect('none'), (error) => isShoalError(error, 'RUNTIME'))
+  await assert.rejects(inspect('cut'), (error) => isShoalError(error, 'RUNTIME'))
+  await assert.rejects(inspect('stall'), (error) => isShoalError(error, 'TIMEOUT'))
   const stop = new AbortController()
   setTimeout(() => stop.abort(), 50)
-  await assert.rejects(call('/stall', stop.signal), (error) => isShoalError(error, 'ABORTED'))
+  await assert.rejects(inspect('stall', stop.signal), (error) => isShoalError(error, 'ABORTED'))
   const nobody = createDockerApi('/nowhere/docker.sock')
-  await assert.rejects(nobody.call('GET', '/info', { signal: quiet }), (error) =>
-    isShoalError(error, 'RUNTIME'),
-  )
+  await assert.rejects(inspect('any', quiet, nobody), (error) => isShoalError(error, 'RUNTIME'))
+})
+
+test('the socket that was named is asked, whatever DOCKER_HOST says', async (t) => {
+  const before = process.env.DOCKER_HOST
+  process.env.DOCKER_HOST = 'tcp://127.0.0.1:1'
+  t.after(() => {
+    if (before === undefined) delete process.env.DOCKER_HOST
+    else process.env.DOCKER_HOST = before
+  })
+  const api = createDockerApi(await daemon(t, answers({ '/containers/a/json': { Id: 'a' } })))
+  const found = await api(quiet, (docker) => docker.getContainer('a').inspect())
+  assert.equal(found.Id, 'a')
 })
 
 test('a docker that cannot checkpoint says why', async (t) => {
