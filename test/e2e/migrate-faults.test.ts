@@ -1,77 +1,63 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, symlinkSync } from 'node:fs'
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import type { Migration } from '../../integration/index.ts'
-import { run, sleep, until } from '../lab/index.ts'
+import { LAUNCHER, run, sleep, until } from '../lab/index.ts'
 import { COUNTER, createMigrationLab, IMAGE, type MigrationLab, type MigrationNode } from './migration-lab.ts'
+import { createMoves, LONG, type Moves } from './migration-moves.ts'
 import { lacking } from './support.ts'
 
-const LONG = { timeoutMs: 120_000, everyMs: 50 }
 const missing = lacking('containerd', 'ctr', 'runc', 'criu', 'perl', 'redis-server', 'unshare')
+const CUT_MS = 20_000
+/** The copy is well once the test has put this file there. */
+const HELD = ['--health', 'exec:/bin/busybox test -e /well']
 
 describe('a migration in which something fails', { skip: missing }, () => {
   let lab: MigrationLab
+  let moves: Moves
   let a: MigrationNode
   let b: MigrationNode
-  let names = 0
+  let c: MigrationNode
+  let d: MigrationNode
   before(async () => {
-    lab = await createMigrationLab()
-    ;[a, b] = lab.nodes as [MigrationNode, MigrationNode]
+    lab = await createMigrationLab({ hosts: 4 })
+    ;[a, b, c, d] = lab.nodes as [MigrationNode, MigrationNode, MigrationNode, MigrationNode]
+    moves = createMoves(lab)
   })
   after(() => lab?.destroy())
 
-  const count = async (node: MigrationNode, name: string): Promise<number> =>
-    Number(await lab.read(node, name, '/count').catch(() => '0'))
+  const start = (): Promise<string> => moves.start(a)
+  const count = (name: string): Promise<number> => moves.count(a, name)
+  const begin = (name: string, ...more: string[]): ReturnType<Moves['begin']> =>
+    moves.begin(name, a, b, ...more)
+  const settled = (name: string, before: number): ReturnType<Moves['settled']> =>
+    moves.settled(name, a, b, before)
+  const isWell = async (node: MigrationNode, name: string): Promise<void> =>
+    writeFileSync(`/proc/${await lab.pidOn(node, name)}/root/well`, '')
 
-  async function start(image = IMAGE): Promise<string> {
-    const name = `count${++names}`
-    await lab.start(a, name, COUNTER(8), { image })
-    await until('it counts', async () => (await count(a, name)) > 5, LONG)
-    return name
-  }
+  /** Two whose nodes are out of reach after handing over: of one the copy runs, of the other it was never started. */
+  const cutOff = { runs: '', waits: '', counted: [0, 0] as [number, number] }
 
-  /** Begins to move it; what the command says is not of interest, as its daemon may die. */
-  function begin(name: string, ...more: string[]): Promise<{ code: number; stderr: string }> {
-    return a.shoal.cli(['migrate', name, '--to', b.name, ...more]).catch(() => ({ code: -1, stderr: '' }))
-  }
-
-  /** Until nobody has anything left to do: then one copy runs, and what both ends have written down fits. */
-  async function settled(name: string, before: number): Promise<{ on: MigrationNode; source: Migration }> {
-    try {
-      const ends = await until(
-        'both ends have ended it',
-        async () => {
-          const all = (await Promise.all([a.migrations(), b.migrations()])).flat()
-          const own = all.filter(({ container }) => container.name === name)
-          return own.length > 0 && own.every(({ state }) => state !== 'running') ? own : undefined
-        },
-        LONG,
-      )
-      const source = ends.find(({ role }) => role === 'source')
-      assert.ok(source)
-      const pids = await Promise.all([lab.pidOn(a, name), lab.pidOn(b, name)])
-      assert.equal(pids.filter((pid) => pid !== undefined).length, 1, JSON.stringify(ends))
-      const on = pids[0] === undefined ? b : a
-      assert.equal(source.state === 'done', on === b, JSON.stringify(ends))
-      if (source.state !== 'done') assert.ok(source.reason)
-      const counted = await count(on, name)
-      assert.ok(counted >= before, `${counted} after ${before}`)
-      await until('it counts on', async () => (await count(on, name)) > counted, LONG)
-      assert.deepEqual((await lab.observer.seen()).doubles, [])
-      await on.containerd.ctr(['tasks', 'kill', '-s', 'KILL', name])
-      return { on, source }
-    } catch (error) {
-      process.stderr.write(`${lab.logs()}\n`)
-      throw error
-    }
-  }
+  test('nodes are cut off for good after they handed over', async () => {
+    const runs = await moves.start(c)
+    const waits = await moves.start(d)
+    const restored = d.phase('restored').reached
+    void moves.begin(runs, c, d, ...HELD)
+    await restored
+    await c.host.cutLan()
+    await isWell(d, runs)
+    const frozen = d.phase('freezing').reached
+    void moves.begin(waits, d, a)
+    await frozen
+    await d.host.cutLan()
+    Object.assign(cutOff, { runs, waits, counted: [await moves.count(d, runs), await moves.count(d, waits)] })
+  })
 
   for (const phase of ['copying', 'freezing', 'handed-over']) {
     test(`the source's daemon is killed while it is ${phase}`, async () => {
       const name = await start()
-      const before = await count(a, name)
+      const before = await count(name)
       const { reached } = a.phase(phase)
       const moving = begin(name)
       await reached
@@ -85,7 +71,7 @@ describe('a migration in which something fails', { skip: missing }, () => {
 
   test("the target's daemon is killed while it starts the copy", async () => {
     const name = await start()
-    const before = await count(a, name)
+    const before = await count(name)
     const { reached } = b.phase('starting')
     const moving = begin(name)
     await reached
@@ -97,7 +83,7 @@ describe('a migration in which something fails', { skip: missing }, () => {
 
   test("the target's containerd is killed while it starts the copy", async () => {
     const name = await start()
-    const before = await count(a, name)
+    const before = await count(name)
     const { reached } = b.phase('starting')
     const moving = begin(name)
     await reached
@@ -108,22 +94,9 @@ describe('a migration in which something fails', { skip: missing }, () => {
     await settled(name, before)
   })
 
-  test('the network is cut for 20 s while the container is frozen', async () => {
-    const name = await start()
-    const before = await count(a, name)
-    const { reached } = a.phase('handed-over')
-    const moving = begin(name)
-    await reached
-    await a.host.cutLan()
-    await sleep(20_000)
-    await a.host.restoreLan()
-    await moving
-    await settled(name, before)
-  })
-
   test('the copy is not healthy', async () => {
     const name = await start()
-    const before = await count(a, name)
+    const before = await count(name)
     const { code, stderr } = await begin(name, '--health', 'exec:/bin/busybox test -e /nowhere')
     assert.equal(code, 1)
     assert.match(stderr, /was taken back.*not healthy.*test|\/bin\/busybox/)
@@ -133,7 +106,7 @@ describe('a migration in which something fails', { skip: missing }, () => {
 
   test("the target's disk is full, from the beginning or in the middle", async () => {
     const name = await start()
-    const before = await count(a, name)
+    const before = await count(name)
     const dir = join(b.shoal.dataDir, 'migrations')
     const mount = (size: string): Promise<unknown> =>
       run(['mount', '-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', dir])
@@ -152,35 +125,151 @@ describe('a migration in which something fails', { skip: missing }, () => {
     await run(['umount', '-l', dir])
   })
 
-  test('what cannot be moved is refused untouched: no image, no CRIU, a namespace of the host', async () => {
-    await a.containerd.ctr(['images', 'tag', IMAGE, 'docker.io/lab/gone:1'])
-    const gone = await start('docker.io/lab/gone:1')
-    const said = async (name: string): Promise<string> => {
+  test('what cannot be moved is refused untouched', async (t) => {
+    const refused = async (name: string, why: RegExp): Promise<void> => {
+      const pid = await lab.pidOn(a, name)
       const { code, stderr } = await begin(name)
       assert.equal(code, 1)
       assert.match(stderr, /was refused, and the container runs here untouched/)
-      return stderr
+      assert.match(stderr, why)
+      assert.equal(await lab.pidOn(a, name), pid)
+      assert.equal(await lab.pidOn(b, name), undefined)
     }
-    assert.match(await said(gone), /base image: .*lab\/gone/)
 
-    const host = ['--net-host', '--null-io', '-d', '--cgroup', `/${lab.lab.name}/host`]
-    await a.containerd.ctr(['run', ...host, IMAGE, 'host', '/bin/busybox', 'sleep', '1000'])
-    assert.match(await said('host'), /it uses the host's network namespace/)
+    await t.test('no base image', async () => {
+      await a.containerd.ctr(['images', 'tag', IMAGE, 'docker.io/lab/gone:1'])
+      const gone = await moves.start(a, { image: 'docker.io/lab/gone:1' })
+      await refused(gone, /base image: .*lab\/gone/)
+    })
 
-    // The same programs, but for one.
-    const bin = join(lab.lab.dir, 'bin')
-    mkdirSync(bin)
-    for (const program of ['runc', 'ctr', 'node', 'sh', 'env', 'dirname', 'readlink', 'nsenter', 'mount']) {
-      const path = execFileSync('sh', ['-c', `command -v ${program} || true`], { encoding: 'utf8' }).trim()
-      if (path !== '') symlinkSync(path, join(bin, program))
+    await t.test('a namespace of the host', async () => {
+      const host = ['--net-host', '--null-io', '-d', '--cgroup', `/${lab.lab.name}/host`]
+      await a.containerd.ctr(['run', ...host, IMAGE, 'host', '/bin/busybox', 'sleep', '1000'])
+      await refused('host', /it uses the host's network namespace/)
+    })
+
+    await t.test('io_uring in use', async () => {
+      const [perl = '', flag = '', counter = ''] = COUNTER(1)
+      // io_uring_setup with four entries, on all processors the same number.
+      const ring = 'my $p = "\\0" x 120; syscall(425, 4, $p) >= 0 or die "io_uring: $!";'
+      const name = await moves.start(a, { args: [perl, flag, `${ring} ${counter}`] })
+      await refused(name, /io_uring/)
+    })
+
+    await t.test('a processor that lacks something, the source of a mount that is not there', async () => {
+      const lacked = process.arch === 'arm64' ? 'aes' : 'popcnt'
+      const cpuinfo = join(lab.lab.dir, 'cpuinfo')
+      writeFileSync(
+        cpuinfo,
+        readFileSync('/proc/cpuinfo', 'utf8').replaceAll(new RegExp(` ${lacked}\\b`, 'g'), ''),
+      )
+      const mount = join(lab.lab.dir, 'only/here')
+      mkdirSync(mount, { recursive: true })
+      // What another machine would say of itself, in mounts of the daemon's own.
+      const script = `mount --bind "$0" /proc/cpuinfo && mount -t tmpfs tmpfs "$1" && shift && exec "$@"`
+      const inMounts = ['unshare', '--mount', 'sh', '-c', script, cpuinfo, join(lab.lab.dir, 'only')]
+      await b.kill()
+      await b.restart({ command: [...inMounts, LAUNCHER, 'serve'] })
+      await refused(await start(), new RegExp(`processor here lacks ${lacked}, which`))
+      const mounted = await moves.start(a, { mount })
+      await refused(mounted, new RegExp(`the source of a mount ${mount} is not here`))
+    })
+
+    await t.test('no CRIU', async () => {
+      // The same programs, but for one.
+      const bin = join(lab.lab.dir, 'bin')
+      mkdirSync(bin)
+      const programs = ['runc', 'ctr', 'node', 'sh', 'env', 'dirname', 'readlink', 'nsenter', 'mount']
+      for (const program of programs) {
+        const path = execFileSync('sh', ['-c', `command -v ${program} || true`], { encoding: 'utf8' }).trim()
+        if (path !== '') symlinkSync(path, join(bin, program))
+      }
+      await b.kill()
+      await b.restart({ env: { PATH: bin } })
+      const name = await start()
+      const before = await count(name)
+      await refused(name, /criu is not installed/)
+      await settled(name, before)
+      await b.kill()
+      await b.restart()
+    })
+  })
+
+  test('a person decides what the nodes cannot find out, by the command in the record', async () => {
+    const { runs, waits, counted } = cutOff
+    /** What the node's record says to run, for the side that is meant. */
+    const command = async (on: MigrationNode, name: string, side: string): Promise<string[]> => {
+      const record = await until(
+        `${name} is undecided`,
+        async () =>
+          (await on.migrations()).find(
+            ({ container, state }) => container.name === name && state === 'undecided',
+          ),
+        { timeoutMs: 180_000, everyMs: 500 },
+      )
+      const said = new RegExp(`shoal (migrations decide ${record.id} ${side})`).exec(record.reason ?? '')?.[1]
+      assert.ok(said, record.reason)
+      return said.split(' ')
     }
-    await b.kill()
-    await b.restart({ PATH: bin })
-    const name = await start()
-    const before = await count(a, name)
-    assert.match(await said(name), /criu is not installed/)
-    await settled(name, before)
-    await b.kill()
-    await b.restart()
+    const decide = async (on: MigrationNode, name: string, side: string): Promise<void> => {
+      const { code, stderr } = await on.shoal.cli(await command(on, name, side))
+      assert.equal(code, 0, stderr)
+    }
+    // The person looks at the targets, as the record says: one runs there, the other does not.
+    assert.ok((await moves.count(d, runs)) > counted[0])
+    assert.equal(await lab.pidOn(a, waits), undefined)
+    await decide(c, runs, 'target')
+    await decide(d, waits, 'source')
+    assert.deepEqual(await Promise.all([lab.pidOn(c, runs), lab.pidOn(a, waits)]), [undefined, undefined])
+    await until('it counts on', async () => (await moves.count(d, waits)) > counted[1], LONG)
+    for (const node of [c, d]) await node.host.restoreLan()
+    await until(
+      'the other ends have heard of it',
+      async () => {
+        const others = (await Promise.all([a.migrations(), d.migrations()])).flat()
+        return others
+          .filter(({ role, container }) => role === 'target' && [runs, waits].includes(container.name))
+          .every(({ endedAt }) => endedAt !== undefined)
+      },
+      LONG,
+    )
+    assert.equal((await moves.settled(runs, c, d, counted[0])).on, d)
+    const { on, source } = await moves.settled(waits, d, a, counted[1])
+    assert.deepEqual([on, source.state], [d, 'rolled-back'])
+  })
+
+  test('the network is cut for 20 s, at each phase', { concurrency: 2 }, async (t) => {
+    const pairs: [MigrationNode, MigrationNode][] = [
+      [a, b],
+      [c, d],
+    ]
+    const phases: [what: string, of: 'source' | 'target', phase: string][] = [
+      ['pre-copy', 'source', 'copying'],
+      ['the frozen round', 'source', 'freezing'],
+      ['the start', 'source', 'handed-over'],
+      ['the restore', 'target', 'starting'],
+      ['the health check', 'target', 'restored'],
+      ['the commit', 'source', 'committing'],
+    ]
+    const cases = phases.map(([what, of, phase]) =>
+      t.test(what, async () => {
+        const pair = pairs.pop()
+        assert.ok(pair)
+        const [from, to] = pair
+        const name = await moves.start(from)
+        const before = await moves.count(from, name)
+        const { reached } = (of === 'source' ? from : to).phase(phase)
+        const moving = moves.begin(name, from, to, ...(phase === 'restored' ? HELD : []))
+        await reached
+        await from.host.cutLan()
+        if (phase === 'restored') await isWell(to, name)
+        await sleep(CUT_MS)
+        await from.host.restoreLan()
+        await moving
+        await moves.settled(name, from, to, before)
+        pairs.push(pair)
+      }),
+    )
+    await Promise.all(cases)
   })
 })

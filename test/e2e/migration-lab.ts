@@ -15,6 +15,7 @@ import {
   type LabOptions,
   run,
   type ShoalNode,
+  type ShoalOptions,
   until,
 } from '../lab/index.ts'
 import { type Observer, startObserver } from './observer.ts'
@@ -51,12 +52,12 @@ export interface MigrationNode {
   /** Ends the daemon without a word. */
   kill(): Promise<void>
   /** Starts it again, on the data it had. */
-  restart(env?: Record<string, string>): Promise<void>
+  restart(options?: Pick<ShoalOptions, 'env' | 'command'>): Promise<void>
   /** Ends containerd without a word; its shims and containers stay. */
   killContainerd(): Promise<void>
   restartContainerd(): Promise<void>
   migrations(): Promise<Migration[]>
-  /** Resolves when the daemon has said that a migration is in this phase, from now on. */
+  /** Resolves when the daemon has said that a migration is in this phase, from now on. `restored`: the copy runs, its health is checked. */
   phase(name: string): { reached: Promise<void> }
 }
 
@@ -66,12 +67,12 @@ export interface MigrationLab {
   observer: Observer
   /** Path of a network namespace on the LAN that containers on any host can use; another one on each. */
   netns: string
-  /** Starts a container on a node. */
+  /** Starts a container on a node; `mount`: a directory of the host, at the same path. */
   start(
     node: MigrationNode,
     name: string,
     args: string[],
-    options?: { netns?: string; image?: string },
+    options?: { netns?: string; image?: string; mount?: string },
   ): Promise<void>
   /** PID of the container's first process where one of this name runs, or is frozen. */
   pidOn(node: MigrationNode, name: string): Promise<number | undefined>
@@ -123,7 +124,7 @@ export async function createMigrationLab(options: Partial<LabOptions> = {}): Pro
       observer,
       netns,
       pidOn,
-      async start({ containerd, client }, name, args, { netns: own, image = IMAGE } = {}) {
+      async start({ containerd, client }, name, args, { netns: own, image = IMAGE, mount } = {}) {
         if (!(await containerd.ctr(['images', 'ls', '-q'])).stdout.includes(IMAGE))
           await containerd.pull(IMAGE)
         await createContainer({
@@ -134,6 +135,7 @@ export async function createMigrationLab(options: Partial<LabOptions> = {}): Pro
           cgroupParent: `/${lab.name}`,
           signal,
           ...(own === undefined ? {} : { netns: own }),
+          ...(mount === undefined ? {} : { mounts: [{ source: mount, destination: mount, readonly: true }] }),
         })
         await startContainer({ client, id: name, log: join(lab.dir, `${name}.log`), signal })
       },
@@ -189,9 +191,9 @@ async function startNode(
       node.shoal.kill('SIGKILL')
       await node.shoal.service.ended
     },
-    async restart(env = {}) {
+    async restart({ env, ...more } = {}) {
       const { env: own, ...rest } = options(node.containerd)
-      node.shoal = await host.shoal({ ...rest, env: { ...own, ...env } })
+      node.shoal = await host.shoal({ ...rest, ...more, env: { ...own, ...env } })
     },
     async killContainerd() {
       node.containerd.service.kill('SIGKILL')
@@ -202,8 +204,8 @@ async function startNode(
     },
     phase(name) {
       const from = statSync(node.shoal.service.log).size
-      const said = (): boolean =>
-        readFileSync(node.shoal.service.log, 'utf8').slice(from).includes(`"phase":"${name}"`)
+      const line = name === 'restored' ? '"msg":"restored"' : `"phase":"${name}"`
+      const said = (): boolean => readFileSync(node.shoal.service.log, 'utf8').slice(from).includes(line)
       return { reached: until(`phase ${name}`, said, { timeoutMs: 90_000, everyMs: 5 }).then(() => {}) }
     },
     migrations: async () => (await node.shoal.api('/api/v1/migrations')) as Migration[],
