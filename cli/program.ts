@@ -228,6 +228,16 @@ function addMigrations(
   })
   example(
     migrations
+      .command('cancel')
+      .description('call one off, before its container is frozen')
+      .argument('<id>', 'of the migration'),
+    'shoal migrations cancel 6f1f…',
+  ).action(async (id: string, _flags: object, command: Command) => {
+    const { cancelCommand } = await import('./commands/migrate.ts')
+    await cancelCommand(context, id, command.optsWithGlobals<ClientFlags>())
+  })
+  example(
+    migrations
       .command('decide')
       .description('say which side is to run, where the nodes cannot find out')
       .argument('<id>', 'of the migration')

@@ -43,6 +43,13 @@ export function createMigrationRoutes(platform: Platform): Route[] {
     },
     {
       method: 'post',
+      path: '/api/v1/migrations/{id}/cancel',
+      handle: async (req, res) => {
+        res.json(await (await platform.migrations()).cancel(String(req.params.id)))
+      },
+    },
+    {
+      method: 'post',
       path: '/api/v1/migrations/{id}/decide',
       handle: async (req, res) => {
         const side = decision(req.body)

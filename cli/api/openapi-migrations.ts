@@ -38,6 +38,17 @@ export const MIGRATION_PATHS: Record<string, Record<string, Operation>> = {
       },
     },
   },
+  '/api/v1/migrations/{id}/cancel': {
+    post: changing({
+      summary: 'Call a migration off before the container is frozen; it ends as called-off',
+      parameters: [id],
+      responses: {
+        '200': answer('the migration, which is about to end', ref('Migration')),
+        '404': problem('no such migration'),
+        '409': problem('the container is frozen already, it has ended, or this node is not its source'),
+      },
+    }),
+  },
   '/api/v1/migrations/{id}/decide': {
     post: changing({
       summary: 'Say which side is to run, where the nodes cannot find out',

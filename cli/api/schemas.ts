@@ -92,7 +92,7 @@ export const SCHEMAS: Record<string, Schema> = {
     container: object({ id: text('at the source'), name: text(), runtime }),
     from: text('peer ID'),
     to: text('peer ID'),
-    state: oneOf('running', 'done', 'rolled-back', 'refused', 'failed', 'undecided'),
+    state: oneOf('running', 'done', 'rolled-back', 'refused', 'failed', 'called-off', 'undecided'),
     phase: text('see docs/migration.md'),
     rounds: list(
       object({

@@ -48,6 +48,7 @@ const FAILURES = {
   refused: 'was refused, and the container runs here untouched',
   failed: 'failed, and the container was not frozen',
   'rolled-back': 'was taken back, and the container runs here again',
+  'called-off': 'was called off, and the container runs here untouched',
   undecided: 'is undecided',
 } as const
 
@@ -83,7 +84,10 @@ export async function migrateCommand(
     })
       .catch((error: unknown) => {
         if (!signal.aborted) throw error
-        throw new ShoalError('ABORTED', `interrupted: migration ${started.id} goes on; see shoal migrations`)
+        throw new ShoalError(
+          'ABORTED',
+          `interrupted: migration ${started.id} goes on; to call it off: shoal migrations cancel ${started.id}`,
+        )
       })
       .finally(() => progress?.end())
     if (ended.state !== 'done') {
@@ -133,6 +137,26 @@ function sayReasons(io: Io, migrations: Migration[]): void {
   for (const { id, state, reason } of migrations) {
     if (state !== 'running' && reason !== undefined) print(io, ['', `${id} ${state}: ${reason}`])
   }
+}
+
+/** `shoal migrations cancel`: calls one off before the container is frozen. */
+export async function cancelCommand(context: Context, id: string, flags: ClientFlags): Promise<void> {
+  const { io, signal } = context
+  await withClient(context, flags, async (client) => {
+    const path = `/api/v1/migrations/${encodeURIComponent(id)}`
+    const started = await client.send<Migration>('POST', `${path}/cancel`, undefined, { signal })
+    const ended = await follow({
+      client,
+      type: 'migration',
+      path,
+      started,
+      signal,
+      onUpdate: () => {},
+      isIt: (told) => told.id === id,
+    })
+    if (flags.json) printJson(io, ended)
+    else print(io, [`${ended.container.name} runs here untouched: ${ended.state}`])
+  })
 }
 
 /** `shoal migrations decide`: a person's word on an undecided one. */

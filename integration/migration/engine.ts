@@ -121,6 +121,13 @@ export async function createEngine(deps: {
         see(migrationOf(entry))
       })
     },
+    async cancel(id) {
+      const entry = known(id)
+      if (entry.role !== 'source')
+        throw new ShoalError('BUSY', `it is called off where it comes from, on node ${entry.from}`)
+      await source.cancel(entry)
+      return migrationOf(known(id))
+    },
     async decide(id, side) {
       const entry = known(id)
       await (entry.role === 'source' ? source : target).decide(entry, side)

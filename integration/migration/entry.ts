@@ -19,6 +19,8 @@ export interface Entry extends Migration {
   phase: SourcePhase | TargetPhase | 'ended'
   /** Source: what was asked for. */
   request?: MigrationRequest
+  /** Source: a person called it off; it is never frozen. */
+  calledOff?: true
   /** Source: a person said which side is to run, without waiting for the target. */
   forced?: 'source' | 'target'
   /** Target: the container that was made. */

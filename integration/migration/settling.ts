@@ -3,6 +3,7 @@ import type { Runtime } from '../runtime/types.ts'
 import type { Calls } from './calls.ts'
 import type { Entry } from './entry.ts'
 import { moveOf } from './job.ts'
+import type { Changes } from './journal.ts'
 import type { Outcome, Shipped } from './messages.ts'
 import type { Parts } from './parts.ts'
 import { untilDone } from './persist.ts'
@@ -22,9 +23,13 @@ export function createSettling(parts: Parts, calls: Calls) {
     return entry
   }
 
-  async function step(id: string, changes: Partial<Entry>): Promise<Entry> {
+  /** @throws NOT_FOUND | ABORTED (`changes` gave none) */
+  async function step(id: string, changes: Changes): Promise<Entry> {
     const entry = await journal.write(id, changes)
-    if (!entry) throw new ShoalError('NOT_FOUND', `no migration ${id}`)
+    if (!entry) {
+      entryOf(id)
+      throw new ShoalError('ABORTED', 'it was called off')
+    }
     log.info({ id, container: entry.container.name, phase: entry.phase }, 'migration')
     return entry
   }

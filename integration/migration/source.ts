@@ -13,6 +13,8 @@ import type { MigrationRequest, Round } from './types.ts'
 
 const ROUNDS = 5
 
+const CALLED_OFF = 'it was called off before the container was frozen'
+
 /** Said no before anything was done; the container runs untouched. */
 class Refused extends Error {
   readonly reasons: string[]
@@ -32,23 +34,29 @@ export function createSource(parts: Parts) {
   const settling = createSettling(parts, calls)
   const { entryOf, driverOf, step, settle, resume, tidy } = settling
 
+  /** Ends what is done before the freeze, when a person calls a migration off. */
+  const offs = new Map<string, AbortController>()
+
   async function run(id: string): Promise<void> {
+    const off = new AbortController()
+    offs.set(id, off)
     let frozen = false
     try {
-      const shipped = await copy(id)
+      const shipped = await copy(id, AbortSignal.any([parts.signal, off.signal]))
       frozen = true
       await freeze(id, shipped)
     } catch (error) {
       if (parts.signal.aborted && !frozen) return
       return back(id, error as Error)
+    } finally {
+      offs.delete(id)
     }
     await settle(id)
   }
 
   /** All that can be done while the container runs. */
-  async function copy(id: string): Promise<Load | undefined> {
+  async function copy(id: string, signal: AbortSignal): Promise<Load | undefined> {
     const { container, request, to } = entryOf(id)
-    const { signal } = parts
     const driver = await parts.runtime(container.runtime)
     const tcpEstablished = request?.tcpEstablished ?? false
     const found = await driver.inspect(container.id, signal)
@@ -97,7 +105,9 @@ export function createSource(parts: Parts) {
   }
 
   async function freeze(id: string, before: Load | undefined): Promise<void> {
-    const entry = await step(id, { phase: 'freezing', frozenAt: clock.now() })
+    const entry = await step(id, ({ calledOff }) =>
+      calledOff ? undefined : { phase: 'freezing', frozenAt: clock.now() },
+    )
     const frozenAt = clock.now()
     await (await driverOf(entry)).pause(entry.container.id, parts.signal)
     const pausedAt = clock.now()
@@ -120,16 +130,16 @@ export function createSource(parts: Parts) {
     const frozen = entry.phase === 'freezing' || entry.phase === 'handed-over'
     if (parts.signal.aborted && !frozen) return
     if (frozen) return resume(id, error.message)
-    await untilDone(parts, `note the end of migration ${id}`, () =>
-      step(id, {
-        state: error instanceof Refused ? 'refused' : 'failed',
+    const { reason = error.message } = await untilDone(parts, `note the end of migration ${id}`, () =>
+      step(id, ({ calledOff }) => ({
+        state: calledOff ? 'called-off' : error instanceof Refused ? 'refused' : 'failed',
         phase: 'ended',
         endedAt: clock.now(),
-        reason: error.message,
-      }),
+        reason: calledOff ? CALLED_OFF : error.message,
+      })),
     )
     await tidy(id)
-    await calls.callOff(entry.to, id, error.message, parts.signal)
+    await calls.callOff(entry.to, id, reason, parts.signal)
   }
 
   /** What an earlier run of the daemon left: frozen only by us, and resumed unless it was handed over. */
@@ -221,6 +231,19 @@ export function createSource(parts: Parts) {
     /** Takes up what an earlier run of the daemon left. */
     recover(entry: Entry): void {
       if (!isEnded(entry)) watched(entry.id, takeUp(entry))
+    },
+    async cancel({ id }: Entry): Promise<void> {
+      // By turns with the step that freezes: the one that comes first is in the journal, and the other is not done.
+      const noted = await journal.write(id, ({ phase, calledOff }) =>
+        phase === 'checking' || phase === 'copying' ? { calledOff: calledOff ?? true } : undefined,
+      )
+      if (!noted) {
+        const { phase, state } = entryOf(id)
+        const late =
+          phase === 'ended' ? `it has ended: ${state}` : `the container is frozen already (${phase})`
+        throw new ShoalError('BUSY', `it is too late to call it off: ${late}`)
+      }
+      offs.get(id)?.abort(new ShoalError('ABORTED', CALLED_OFF))
     },
     async decide(entry: Entry, side: 'source' | 'target'): Promise<void> {
       if (entry.phase !== 'handed-over') {

@@ -18,7 +18,14 @@ export interface MigrationRequest {
 }
 
 /** `undecided`: a person must say which side is to run; the record has the command. */
-export type MigrationState = 'running' | 'done' | 'rolled-back' | 'refused' | 'failed' | 'undecided'
+export type MigrationState =
+  | 'running'
+  | 'done'
+  | 'rolled-back'
+  | 'refused'
+  | 'failed'
+  | 'called-off'
+  | 'undecided'
 
 export interface Round {
   /** The last one is the one in which the container is frozen. */
@@ -76,6 +83,11 @@ export interface Migrations {
   list(): Migration[]
   /** Resolves with the record when it has ended. */
   ended(id: string, signal: AbortSignal): Promise<Migration>
+  /**
+   * Calls one off, on its source, before the container is frozen: it ends as `called-off`, whatever becomes of the daemon.
+   * @throws NOT_FOUND | BUSY (it is too late, or this is not the source)
+   */
+  cancel(id: string): Promise<Migration>
   /** A person's word on an undecided one: which side is to run. */
   decide(id: string, side: 'source' | 'target'): Promise<Migration>
   /** Moves every managed container somewhere else; what cannot move is handed off or named with its reason. */

@@ -61,6 +61,20 @@ describe('migrations', () => {
     assert.equal((await run('migrations', 'decide', 'm1', 'both')).status, 2)
   })
 
+  test('one is called off by a person, once', async (t) => {
+    const { run, post } = await start(t, { migration: { state: 'running', phase: 'copying' } })
+    const path = '/api/v1/migrations/m1/cancel'
+    const unknown = await post(path)
+    assert.equal(unknown.status, 404)
+    await post('/api/v1/migrations', { container: 'redis', to: 'edge-2' })
+    const { status, out, err } = await run('migrations', 'cancel', 'm1')
+    assert.deepEqual([status, out], [0, 'redis runs here untouched: called-off\n'], err)
+    const late = await post(path)
+    assert.equal(late.status, 409)
+    for (const answer of [unknown, late]) assertDescribed('post', '/api/v1/migrations/{id}/cancel', answer)
+    assert.match((await run('migrations', 'cancel', 'm1')).err, /too late to call it off/)
+  })
+
   test('drain names what it had to leave, and fails then', async (t) => {
     const clean = await start(t)
     assert.deepEqual(await clean.run('drain').then(({ status, out }) => [status, out]), [

@@ -34,6 +34,14 @@ export function standInMigrations(given: { migration?: Partial<Migration>; left?
     get: (id) => known.find((each) => each.id === id),
     list: () => known,
     ended: async () => MIGRATION,
+    async cancel(id) {
+      const found = known.find((each) => each.id === id)
+      if (!found) throw new ShoalError('NOT_FOUND', `no migration ${id}`)
+      if (found.state !== 'running')
+        throw new ShoalError('BUSY', 'it is too late to call it off: it has ended')
+      known = [{ ...found, state: 'called-off', phase: 'ended' }]
+      return found
+    },
     async decide(id) {
       const found = known.find((each) => each.id === id)
       if (!found) throw new ShoalError('NOT_FOUND', `no migration ${id}`)

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { isShoalError } from '../../base/index.ts'
 import { isEnded } from '../../integration/migration/index.ts'
 import { CALM, createWorld, type Faults, randomFrom } from './migration-twins.ts'
 
 const HOUR = 3600e3
 
 /** A migration in a world with these faults, until both sides have ended it and both daemons are up. */
-async function migrate(seed: number, faults: Faults) {
+async function migrate(seed: number, faults: Faults, offAt?: number) {
   const world = createWorld({ seed, faults })
   const { s, t, time, entries } = world
   await world.boot(s)
@@ -16,6 +17,21 @@ async function migrate(seed: number, faults: Faults) {
   s.engine?.start({ container: 'work', runtime: 'runc', to: 't' }).catch(() => {
     refused = true
   })
+  const off = { asked: false, heard: false }
+  if (offAt !== undefined) {
+    void time.clock.sleep(offAt).then(async () => {
+      const id = entries().find(({ role }) => role === 'source')?.id
+      if (id === undefined || !s.life.alive) return
+      off.asked = true
+      await s.engine?.cancel(id).then(
+        () => {
+          off.heard = true
+        },
+        // Too late.
+        (error) => assert.ok(isShoalError(error, 'BUSY')),
+      )
+    })
+  }
   // Whoever dies before it is written down has promised nothing.
   const begun = (): boolean => entries().length > 0 || refused || s.life !== asked
   const done = (): boolean => s.life.alive && t.life.alive && begun() && entries().every(isEnded)
@@ -25,7 +41,7 @@ async function migrate(seed: number, faults: Faults) {
     await time.run(() => false, 900e3)
     ended = await time.run(done, HOUR)
   }
-  return { world, ended }
+  return { world, ended, off }
 }
 
 function story(seed: number, world: ReturnType<typeof createWorld>): string {
@@ -114,6 +130,39 @@ test('whatever dies, is lost, repeated, late or fails: never two run, and one do
     }
     assertOneCopy(seed, await migrate(seed, faults))
   }
+})
+
+test('called off at any moment: it never left, and nothing is left of it, or it was too late', async () => {
+  const seen = { off: 0, late: 0 }
+  for (let seed = 2000; seed < 2300; seed++) {
+    const random = randomFrom(seed * 7919)
+    const faults: Faults = {
+      ...CALM,
+      crash: random() < 0.5 ? 0 : 0.03,
+      crashes: 2,
+      lose: random() < 0.7 ? 0 : random() * 0.2,
+      repeat: random() < 0.7 ? 0 : random() * 0.3,
+      cuts: random() < 0.8 ? [] : [{ at: random() * 20e3, forMs: 20e3 }],
+    }
+    const moved = await migrate(seed, faults, random() * 15e3)
+    const { world, off } = moved
+    assertOneCopy(seed, moved)
+    const source = world.entries().find(({ role }) => role === 'source')
+    if (off.heard) {
+      seen.off++
+      assert.equal(source?.state, 'called-off', story(seed, world))
+      assert.deepEqual(
+        world.copies().map(({ host }) => host),
+        ['s'],
+        story(seed, world),
+      )
+      assert.ok(!world.trace.some((line) => /s: c0ffee is paused/.test(line)), story(seed, world))
+    } else if (off.asked && faults.crash === 0) {
+      seen.late++
+      assert.notEqual(source?.state, 'called-off', story(seed, world))
+    }
+  }
+  assert.ok(seen.off > 50 && seen.late > 20, JSON.stringify(seen))
 })
 
 test('a daemon that dies at any single point, on either side', async () => {

@@ -339,6 +339,7 @@ export async function createFleet(
       get: (id) => all.find((each) => each.id === id),
       list: () => all,
       ended: (id) => ends.get(id)!,
+      cancel: unused,
       decide: unused,
       drain: unused,
       onChange: unused,
