@@ -41,7 +41,12 @@ export interface Host {
   shoal(options?: ShoalOptions): Promise<ShoalNode>
   /** `discard`: with the kubelet's interface, and layers removed once they are unpacked. */
   containerd(options?: { discard?: boolean }): Promise<Containerd>
-  dockerd(options?: { mirrors?: string[]; insecure?: string[]; flags?: string[] }): Promise<Dockerd>
+  dockerd(options?: {
+    mirrors?: string[]
+    insecure?: string[]
+    flags?: string[]
+    bridge?: boolean
+  }): Promise<Dockerd>
   podman(options?: { mirrors?: string[] }): Podman
   /** Pulls with the lab's client in a process of its own on this host. */
   pull(options: PullOptions & { at?: number; timeoutMs?: number }): Promise<PullReport>

@@ -120,10 +120,13 @@ export interface Dockerd {
   stop(): Promise<void>
 }
 
-/** A dockerd with a containerd of its own, without bridge and iptables; `mirrors` are its registry-mirrors. */
+/**
+ * A dockerd with a containerd of its own; `mirrors` are its registry-mirrors.
+ * @param bridge with one, and the rules that it takes; default: without both
+ */
 export async function startDockerd(
   place: RuntimePlace,
-  options: { mirrors?: string[]; insecure?: string[]; flags?: string[] } = {},
+  options: { mirrors?: string[]; insecure?: string[]; flags?: string[]; bridge?: boolean } = {},
 ): Promise<Dockerd> {
   const { netns, dir, lab } = place
   const containerd = await startContainerd({ ...place, dir: join(dir, 'ctd') }, { alone: false })
@@ -138,7 +141,8 @@ export async function startDockerd(
       '--config-file',
       join(dir, 'none.json'),
     ],
-    ...['--bridge', 'none', '--iptables=false', '--ip6tables=false', '--cgroup-parent', `/${lab}`],
+    ...['--ip6tables=false', '--cgroup-parent', `/${lab}`],
+    ...(options.bridge ? [] : ['--bridge', 'none', '--iptables=false']),
     ...(options.mirrors ?? []).flatMap((url) => ['--registry-mirror', url]),
     ...(options.insecure ?? []).flatMap((host) => ['--insecure-registry', host]),
     ...(options.flags ?? []),
