@@ -73,6 +73,8 @@ export interface Config {
   /** Name or peer ID. */
   mecNext?: string
   podCgroup: string
+  /** Undefined: the first one that is there. */
+  podRuntime?: 'containerd' | 'docker'
   /** Path of the API's token. */
   apiToken: string
   logLevel: 'debug' | 'info' | 'warn' | 'error' | 'silent'
@@ -247,6 +249,7 @@ export async function loadConfig(input: ConfigInput): Promise<Config> {
     mecPackages: many('mec-packages'),
     ...given('mecNext', one('mec-next')),
     podCgroup: one('pod-cgroup') ?? '/shoal',
+    ...given('podRuntime', one('pod-runtime') as Config['podRuntime']),
     apiToken: path('api-token') ?? join(dataDir, 'api.token'),
     logLevel: (one('log-level') ?? 'info') as Config['logLevel'],
     warnings: [...(file?.warnings ?? []), ...strayVariables(input.env)],

@@ -163,6 +163,7 @@ export async function loadRooms(): Promise<Rooms> {
           ...(config.docker === undefined ? {} : { docker: config.docker }),
           ...(config.runc === undefined ? {} : { runc: config.runc }),
           podCgroup: config.podCgroup,
+          ...(config.podRuntime === undefined ? {} : { podRuntime: config.podRuntime }),
           ...(config.mec === undefined ? {} : { mec: mecConfig(config, config.mec) }),
         },
         registry: formatHostPort(addresses.registry),

@@ -286,6 +286,13 @@ export const SETTINGS: readonly Setting[] = [
     check: cgroup,
   },
   {
+    name: 'pod-runtime',
+    argument: 'NAME',
+    help: 'the runtime that runs the pods of applications',
+    shownDefault: 'containerd where it is there, else docker',
+    choices: ['containerd', 'docker'],
+  },
+  {
     name: 'api-token',
     argument: 'FILE',
     path: true,

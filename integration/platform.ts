@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import type { Log } from '../base/index.ts'
+import { type Log, ShoalError } from '../base/index.ts'
 import type { BlockStore } from '../blockstore/index.ts'
 import type { Manager } from '../manager/index.ts'
 import type { Hosted } from '../proxy/index.ts'
@@ -12,6 +12,7 @@ import type { Entry } from './migration/entry.ts'
 import { createLazyMigrations } from './migration/lazy.ts'
 import type { Migration, Migrations } from './migration/types.ts'
 import { createLazyNode } from './offload/lazy.ts'
+import type { PodSockets } from './offload/runtimes.ts'
 import type { Offload } from './offload/types.ts'
 import { createRuntimes, type Runtimes } from './runtime/index.ts'
 import type { States } from './state/types.ts'
@@ -27,6 +28,8 @@ export interface PlatformDependencies {
     runc?: string
     /** Cgroup below which applications' pods get theirs. */
     podCgroup: string
+    /** Which of them runs these; default: containerd before docker. */
+    podRuntime?: 'containerd' | 'docker'
     /** The MEC API of this node, and the next manager up; absent: off. */
     mec?: MecConfig & { next?: string }
   }
@@ -59,9 +62,23 @@ export interface Platform {
   close(): Promise<void>
 }
 
+/** @throws CONFIG */
+function podSockets({ containerd, docker, podRuntime }: PlatformDependencies['config']): PodSockets {
+  const all = { containerd, docker }
+  if (podRuntime === undefined) return all
+  if (all[podRuntime] === undefined)
+    throw new ShoalError(
+      'CONFIG',
+      `there is no ${podRuntime} to run pods: name its socket by --${podRuntime}`,
+    )
+  return { [podRuntime]: all[podRuntime] }
+}
+
+/** @throws CONFIG */
 export async function createPlatform(dependencies: PlatformDependencies): Promise<Platform> {
   const { config, registry, manager, store, collect, host, secret, log } = dependencies
   const { dataDir, containerd, docker, runc } = config
+  const sockets = podSockets(config)
   const closers: (() => Promise<void>)[] = []
   const runtimes = createRuntimes({
     ...(containerd === undefined ? {} : { containerd: { address: containerd } }),
@@ -139,7 +156,7 @@ export async function createPlatform(dependencies: PlatformDependencies): Promis
     },
   })
   const node = createLazyNode({
-    config: { dataDir, containerd, podCgroup: config.podCgroup },
+    config: { dataDir, sockets, podCgroup: config.podCgroup },
     registry,
     manager,
     store,

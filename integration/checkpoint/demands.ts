@@ -1,4 +1,4 @@
-import type { Recreation } from '../runtime/types.ts'
+import type { Place, Recreation } from '../runtime/types.ts'
 
 /** Devices that every OCI runtime makes by itself, and that CRIU knows. */
 const ORDINARY =
@@ -19,8 +19,8 @@ export interface Demands {
   ports: { protocol: string; port: number }[]
 }
 
-/** @param netns a network namespace to be used instead of the configuration's */
-export function demandsOf(recreation: Recreation, netns?: string): Demands {
+/** @param place used instead of the configuration's */
+export function demandsOf(recreation: Recreation, place: Place = {}): Demands {
   const { mounts = [], linux } = recreation.spec
   const binds = mounts.filter(
     ({ type, options = [] }) =>
@@ -36,11 +36,11 @@ export function demandsOf(recreation: Recreation, netns?: string): Demands {
     devices: unique((linux?.devices ?? []).map(({ path }) => path).filter((path) => !isOrdinaryDevice(path))),
     namespaces: unique(
       (linux?.namespaces ?? [])
-        .filter(({ type }) => type !== 'network' || netns === undefined)
+        .filter(({ type }) => type !== 'network' || place.netns === undefined)
         .map(({ path }) => path ?? '')
         .filter((path) => path !== '' && !isProcess(path)),
     ),
-    ports: published(recreation),
+    ports: place.ports?.map(({ host }) => ({ protocol: 'tcp', port: host })) ?? published(recreation),
   }
 }
 

@@ -1,7 +1,7 @@
 import { access, readFile, statfs } from 'node:fs/promises'
 import { release } from 'node:os'
 import { isShoalError } from '../../base/index.ts'
-import type { Recreation, Runtime, RuntimeFacts } from '../runtime/types.ts'
+import type { Place, Recreation, Runtime, RuntimeFacts } from '../runtime/types.ts'
 import { cpuFlags } from './cpu.ts'
 import { type Demands, demandsOf } from './demands.ts'
 import type { HostFacts } from './fitness.ts'
@@ -32,13 +32,13 @@ export async function hostFacts(options: {
   runtime: Runtime | undefined
   /** Where the state is written to. */
   dir: string
-  netns?: string
+  place?: Place
   /** Why the base image cannot be had here; undefined: it can. */
   imageLacks: string | undefined
   signal: AbortSignal
 }): Promise<HostFacts> {
-  const { recreation, name, runtime, dir, netns, imageLacks, signal } = options
-  const demands = demandsOf(recreation, netns)
+  const { recreation, name, runtime, dir, place, imageLacks, signal } = options
+  const demands = demandsOf(recreation, place)
   const disk = await statfs(dir)
   return {
     arch: process.arch,

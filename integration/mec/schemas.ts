@@ -31,7 +31,7 @@ const pod = {
   name: { ...text(32), pattern: '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$' },
   image: text(512),
   ui: flag,
-  args: list(text(4096), { maxItems: 128 }),
+  args: { ...list(text(4096), { maxItems: 128 }), description: "without any the image's own command runs" },
   env: { type: 'object', additionalProperties: text(4096) },
   cpu: { ...text(32), description: 'cores: "250m" or "1"' },
   memory: { ...text(32), description: '"64Mi", "100M", "1Gi" or bytes' },

@@ -1,5 +1,6 @@
 import { ShoalError } from '../../base/index.ts'
 import type { PeerId } from '../../manager/index.ts'
+import type { Place } from '../runtime/types.ts'
 import { type Entry, isEnded } from './entry.ts'
 import { type Job, LABEL, moveOf, type Target } from './job.ts'
 import type { Offer } from './messages.ts'
@@ -40,13 +41,13 @@ export function createArriving(target: Target, removal: Removal) {
       )
     if (busy) return { reasons: [`another container ${offer.container.name} is on its way here`] }
     const hooks = target.hooksFor(draft.labels)
-    const given = hooks ? await hooks.prepare(moveOf(draft), signal) : {}
+    const { labels = {}, ...place } = hooks ? await hooks.prepare(moveOf(draft), signal) : {}
     const drop = async (): Promise<void> =>
       void (await hooks?.discarded(moveOf(draft), signal).catch(() => {}))
     try {
-      const { reasons, image } = await judge.coming(offer, { netns: given.netns, signal })
+      const { reasons, image } = await judge.coming(offer, { place, signal })
       if (reasons.length === 0 && (await journal.add(draft))) {
-        begin(draft, offer, { image, labels: given.labels ?? {}, netns: given.netns })
+        begin(draft, offer, { image, labels, place })
         return { reasons }
       }
       await drop()
@@ -60,7 +61,7 @@ export function createArriving(target: Target, removal: Removal) {
   function begin(
     entry: Entry,
     offer: Offer,
-    with_: { image: string | undefined; labels: Record<string, string>; netns: string | undefined },
+    with_: { image: string | undefined; labels: Record<string, string>; place: Place },
   ): void {
     const abort = new AbortController()
     const signal = AbortSignal.any([abort.signal, target.signal])
@@ -72,7 +73,7 @@ export function createArriving(target: Target, removal: Removal) {
           name: container.name,
           recreation: await judge.adapted(offer.recreation, offer),
           image: with_.image,
-          ...(with_.netns === undefined ? {} : { netns: with_.netns }),
+          ...with_.place,
           labels: { ...with_.labels, [LABEL]: id },
         },
         signal,

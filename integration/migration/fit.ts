@@ -29,7 +29,7 @@ export function createJudge(deps: {
       const size = container.pid === undefined ? 0 : await memoryOf(container.pid)
       return { reasons, needs: await hostNeeds(facts), size }
     },
-    async coming({ recreation, container, needs, size }, { netns, signal }) {
+    async coming({ recreation, container, needs, size }, { place, signal }) {
       const driver = await runtime(container.runtime).catch(() => undefined)
       let image = recreation.image?.reference
       let imageLacks: string | undefined
@@ -51,7 +51,7 @@ export function createJudge(deps: {
         dir,
         imageLacks,
         signal,
-        ...(netns === undefined ? {} : { netns }),
+        place,
       })
       const reasons = unfit({ needs, host, recreation, name, runtime: container.runtime, size })
       return { reasons, image }

@@ -1,7 +1,7 @@
 import type { Digest, Log } from '../../base/index.ts'
 import type { PeerId, Rpc } from '../../manager/index.ts'
 import type { HostNeeds } from '../checkpoint/types.ts'
-import type { Container, Prepared, Recreation, Runtime, RuntimeName } from '../runtime/types.ts'
+import type { Container, Place, Prepared, Recreation, Runtime, RuntimeName } from '../runtime/types.ts'
 import type { Clock } from './clock.ts'
 import type { Journal } from './journal.ts'
 import type { Offer } from './messages.ts'
@@ -55,7 +55,7 @@ export interface Judge {
   /** On the target: reasons why it cannot come here, and the reference under which its base image can be pulled. */
   coming(
     offer: Offer,
-    options: { netns: string | undefined; signal: AbortSignal },
+    options: { place: Place; signal: AbortSignal },
   ): Promise<{ reasons: string[]; image: string | undefined }>
   /**
    * What to make at the target: TCP connections that were established when the container was frozen are closed when it is restored, or

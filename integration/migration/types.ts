@@ -1,5 +1,5 @@
 import type { PeerId } from '../../manager/index.ts'
-import type { Container, RuntimeName } from '../runtime/types.ts'
+import type { Container, Place, RuntimeName } from '../runtime/types.ts'
 
 export type HealthCheck =
   | { kind: 'exec'; args: string[] }
@@ -59,8 +59,8 @@ export interface Migration {
 /** What the owner of a container (the executor of the MEC API, say) does about its moving; chosen by the container's labels. */
 export interface MoveHooks {
   owns(labels: Record<string, string>): boolean
-  /** On the target, before anything is made there: the network namespace that the container is to live in, labels to add. */
-  prepare(move: Move, signal: AbortSignal): Promise<{ netns?: string; labels?: Record<string, string> }>
+  /** On the target, before anything is made there: its place in the network, labels to add. */
+  prepare(move: Move, signal: AbortSignal): Promise<Place & { labels?: Record<string, string> }>
   /** On the target, when it runs and is healthy. */
   arrived(move: Move, container: Container, signal: AbortSignal): Promise<void>
   /** On the target, when it came to nothing. */

@@ -85,8 +85,9 @@ export interface PodStart {
   name: string
   labels: Record<string, string>
   spec: PodSpec
-  /** Path of the network namespace that it lives in. */
-  netns: string
+  /** Path of the network namespace that it lives in; undefined: the runtime makes one, with these ports. */
+  netns: string | undefined
+  ports: { port: number; host: number }[]
   /** Where its output goes; undefined: nowhere. */
   log: string | undefined
 }
@@ -98,8 +99,8 @@ export interface PodDriver {
   unfit(signal: AbortSignal): Promise<string | undefined>
   /** @throws RUNTIME with the runtime's own last words */
   pull(image: string, signal: AbortSignal): Promise<void>
-  /** Containers of this node's pods. */
-  list(signal: AbortSignal): Promise<DriverPod[]>
+  /** Containers of this node's pods, whether they run or not. */
+  list(signal: AbortSignal): Promise<Omit<DriverPod, 'pid'>[]>
   find(name: string, signal: AbortSignal): Promise<DriverPod | undefined>
   /** Makes it anew and starts it: what there was under the name goes first. */
   start(pod: PodStart, signal: AbortSignal): Promise<{ pid: number }>
@@ -111,8 +112,12 @@ export interface PodDriver {
 
 /** A network for one pod, with ports of the node that lead to it. Idempotent, too. */
 export interface PodNetwork {
-  /** Makes it, where it is not there whole. Resolves to the path of its namespace. */
-  attach(name: string, ports: { port: number; host: number }[], signal: AbortSignal): Promise<string>
+  /** Makes it, where it is not there whole. Resolves to the path of its namespace; undefined: the runtime makes it with the container. */
+  attach(
+    name: string,
+    ports: { port: number; host: number }[],
+    signal: AbortSignal,
+  ): Promise<string | undefined>
   detach(name: string, signal: AbortSignal): Promise<void>
   /** Names of what is attached, whole or in part. */
   list(): Promise<string[]>

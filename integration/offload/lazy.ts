@@ -3,6 +3,7 @@ import type { BlockStore } from '../../blockstore/index.ts'
 import type { Manager } from '../../manager/index.ts'
 import type { Migrations, MoveHooks } from '../migration/types.ts'
 import type { NodeOptions } from './node/index.ts'
+import { canRunPods } from './runtimes.ts'
 import { createTalk, type Talk } from './talk.ts'
 
 /** As the executor writes them on its containers. */
@@ -20,7 +21,7 @@ export interface LazyNode {
 }
 
 export function createLazyNode(deps: {
-  config: Omit<NodeOptions['config'], 'containerd'> & { containerd?: string | undefined }
+  config: NodeOptions['config']
   registry: string
   manager: Manager
   store: BlockStore
@@ -28,16 +29,14 @@ export function createLazyNode(deps: {
   log: Log
 }): LazyNode {
   const { config, store, manager, log } = deps
-  const { containerd } = config
+  const able = canRunPods(config.sockets)
   const talk = createTalk({ self: manager.self.id, rpc: manager.rpc })
   talk.handle('ping', async () => undefined)
   let made: Promise<Node> | undefined
   let closed = false
 
   function node(): Promise<Node> {
-    made ??= import('./node/index.ts').then(({ startNode }) =>
-      startNode({ ...deps, talk, config: { ...config, containerd: containerd! } }),
-    )
+    made ??= import('./node/index.ts').then(({ startNode }) => startNode({ ...deps, talk }))
     made.catch(() => {
       made = undefined
     })
@@ -52,7 +51,7 @@ export function createLazyNode(deps: {
     }
   }
 
-  if (containerd !== undefined) {
+  if (able) {
     talk.lazily(METHODS, node)
     takeUp().catch((error) => log.error({ err: error }, 'the pods of this node are not taken up'))
   }
@@ -61,7 +60,7 @@ export function createLazyNode(deps: {
   return {
     talk,
     hooks: {
-      owns: (labels) => containerd !== undefined && OWNED.every((label) => labels[label] !== undefined),
+      owns: (labels) => able && OWNED.every((label) => labels[label] !== undefined),
       prepare: async (...args) => (await hooks()).prepare(...args),
       arrived: async (...args) => (await hooks()).arrived(...args),
       discarded: async (...args) => (await hooks()).discarded(...args),

@@ -76,14 +76,20 @@ export interface DumpOptions {
   tcpEstablished?: boolean
 }
 
-export interface PrepareOptions {
+/** Where in the network a container is to be; what it had counts where nothing is said. */
+export interface Place {
+  /** Path of a network namespace. */
+  netns?: string
+  /** For who joins none: TCP ports of the container that the machine's own lead to. */
+  ports?: { port: number; host: number }[]
+}
+
+export interface PrepareOptions extends Place {
   /** The container's name on this machine. */
   name: string
   recreation: Recreation
   /** Reference under which the base image can be pulled or is there already; the driver has it unpacked. */
   image: string | undefined
-  /** A network namespace to use instead of the recreation's. */
-  netns?: string
   /** Labels to add. */
   labels?: Record<string, string>
 }

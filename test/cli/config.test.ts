@@ -238,6 +238,7 @@ describe('the configuration', () => {
       'mec-place': 'DE@52.52,13.40',
       'mec-packages': 'https://packages.example/',
       'pod-cgroup': '/pods',
+      'pod-runtime': 'docker',
     }
     for (const { name, list, map, argument } of SETTINGS) {
       const text = samples[name] ?? (/registry|api$|mec/.test(name) ? '127.0.0.1:1' : 'x1')

@@ -63,7 +63,7 @@ export function createContainerdDriver(deps: {
     async list(signal) {
       const filters = [`labels."${mine.label}"=="${mine.value}"`]
       const { containers } = await client.containers.list({ filters }, { signal })
-      return Promise.all(containers.map((container) => podOf(container, signal)))
+      return containers.map(({ id, labels }) => ({ name: id, labels }))
     },
 
     async find(name, signal) {
@@ -82,14 +82,15 @@ export function createContainerdDriver(deps: {
         client,
         image: spec.image,
         id: name,
-        args: spec.args,
+        // Without any the image's own command runs.
+        ...(spec.args.length > 0 ? { args: spec.args } : {}),
         env: spec.env,
         labels,
         limits: {
           ...(spec.cpu > 0 ? { cpu: spec.cpu } : {}),
           ...(spec.memory > 0 ? { memory: Math.max(spec.memory, LEAST_MEMORY) } : {}),
         },
-        netns,
+        ...(netns === undefined ? {} : { netns }),
         hostname: spec.name,
         cgroupParent,
         signal,

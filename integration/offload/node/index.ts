@@ -3,11 +3,9 @@ import type { Log } from '../../../base/index.ts'
 import type { BlockStore } from '../../../blockstore/index.ts'
 import type { Manager } from '../../../manager/index.ts'
 import type { Migrations } from '../../migration/types.ts'
-import { connectContainerd } from '../../runtime/containerd/index.ts'
-import { createContainerdDriver } from '../containerd/driver.ts'
 import { admit, createMeasures } from '../measures.ts'
 import { readOrder } from '../messages.ts'
-import { createPodNetwork } from '../network/index.ts'
+import { openPodRuntime, type PodSockets } from '../runtimes.ts'
 import type { Talk } from '../talk.ts'
 import { createNodeExecutor, type NodeExecutor } from './executor.ts'
 import { LABELS } from './labels.ts'
@@ -20,8 +18,8 @@ const ASK_MS = 5000
 export interface NodeOptions {
   config: {
     dataDir: string
-    /** Socket. */
-    containerd: string
+    /** At least one. */
+    sockets: PodSockets
     /** Cgroup below which pods get theirs. */
     podCgroup: string
   }
@@ -34,26 +32,25 @@ export interface NodeOptions {
   log: Log
 }
 
-/** This node's executor over its containerd, and the answers to its managers. */
+/** This node's executor over its container runtime, and the answers to its managers. */
 export async function startNode(
   options: NodeOptions,
 ): Promise<{ executor: NodeExecutor; close(): Promise<void> }> {
   const { config, registry, manager, store, talk, migrations, log } = options
   const dir = join(config.dataDir, 'offload')
   const self = manager.self.id
-  const client = connectContainerd({ address: config.containerd })
-  const driver = createContainerdDriver({
-    client,
-    registry,
-    dir,
-    cgroupParent: config.podCgroup,
-    mine: { label: LABELS.node, value: self },
-  })
-  const [rows, network, logs] = await Promise.all([
+  const [rows, logs, runtime] = await Promise.all([
     openRows(store),
-    createPodNetwork({ dir, log }),
     createPodLogs({ dir: join(dir, 'logs') }),
+    openPodRuntime(config.sockets, {
+      registry,
+      dir,
+      cgroupParent: config.podCgroup,
+      mine: { label: LABELS.node, value: self },
+      log,
+    }),
   ])
+  const { driver, network } = runtime
   const executor = createNodeExecutor({
     self,
     rows,
@@ -83,7 +80,7 @@ export async function startNode(
       served.close()
       logs.close()
       await executor.close()
-      client.close()
+      runtime.close()
     },
   }
 }

@@ -104,7 +104,14 @@ export function createPodLoop(deps: {
     const netns = await network.attach(name, row.ports, signal)
     if (!stands(key, row)) return
     const { pid } = await driver.start(
-      { name, labels: labelsOf(row.order, self), spec: row.order.spec, netns, log: logFile(name) },
+      {
+        name,
+        labels: labelsOf(row.order, self),
+        spec: row.order.spec,
+        netns,
+        ports: row.ports,
+        log: logFile(name),
+      },
       signal,
     )
     state.pid = pid

@@ -45,7 +45,10 @@ export function createPodMoving(deps: {
     owns: (labels) => labels[LABELS.app] !== undefined && labels[LABELS.manager] !== undefined,
 
     async prepare(move, signal) {
-      const { labels } = move.container
+      const { labels, runtime } = move.container
+      if (runtime !== driver.runtime)
+        throw new ShoalError('UNFIT', `pods run in ${driver.runtime} here, and it comes from ${runtime}`)
+      if (network.shared) throw new ShoalError('UNFIT', "pods live in the node's own network here")
       const order = await askOrder(labels[LABELS.manager]!, refOf(labels), signal)
       const key = keyOf(order)
       return gate.run('', async () => {
@@ -57,7 +60,7 @@ export function createPodMoving(deps: {
         await rows.put(key, { order, wanted: 'there', ports, arriving: move.id, restarts: 0 })
         set(key, 'arriving')
         const netns = await network.attach(containerName(order), ports, signal)
-        return { netns, labels: { [LABELS.node]: self } }
+        return { ...(netns === undefined ? { ports } : { netns }), labels: { [LABELS.node]: self } }
       })
     },
 

@@ -11,7 +11,7 @@ export interface Inspected {
   /** ID of the image. */
   Image: string
   Driver: string
-  State: { Status: string; Pid: number; Error: string }
+  State: { Status: string; Pid: number; Error: string; ExitCode: number; OOMKilled: boolean }
   Config: {
     Image: string
     Hostname?: string

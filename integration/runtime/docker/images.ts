@@ -14,10 +14,7 @@ export async function ensureImage(
   options: { image: string; digest: Digest | undefined; registry: string; signal: AbortSignal },
 ): Promise<string> {
   const { registry, signal } = options
-  const reference = properName(options.image, registry)
-  const { host, repository, tag, digest = options.digest } = parseReference(reference)
-  const proper = `${host}/${repository}`
-  const pulled = host === registry ? proper : `${registry}/${proper}`
+  const { reference, proper, pulled, tag, digest = options.digest } = namesOf(options.image, registry)
   const wanted = digest === undefined ? [`${proper}:${tag}`] : [`${proper}@${digest}`, `${pulled}@${digest}`]
   for (const name of wanted) {
     const id = await idOf(api, name, signal)
@@ -30,6 +27,29 @@ export async function ensureImage(
   if (tag !== undefined && (await idOf(api, `${proper}:${tag}`, signal)) === undefined)
     await api(signal, (docker) => docker.getImage(id).tag({ repo: proper, tag }))
   return id
+}
+
+/** What an image is called properly, and below Shoal's registry. */
+function namesOf(image: string, registry: string) {
+  const reference = properName(image, registry)
+  const { host, repository, tag, digest } = parseReference(reference)
+  const proper = `${host}/${repository}`
+  return { reference, proper, pulled: host === registry ? proper : `${registry}/${proper}`, tag, digest }
+}
+
+/** The name by which docker has what `pullImage` pulled. */
+export function pulledName(image: string, registry: string): string {
+  const { pulled, tag = 'latest', digest } = namesOf(image, registry)
+  return digest === undefined ? `${pulled}:${tag}` : `${pulled}@${digest}`
+}
+
+/** Pulls an image through Shoal's registry, whatever docker has under its name. @throws RUNTIME | NOT_FOUND */
+export async function pullImage(
+  api: DockerApi,
+  { image, registry, signal }: { image: string; registry: string; signal: AbortSignal },
+): Promise<void> {
+  const { pulled, tag = 'latest', digest } = namesOf(image, registry)
+  await pull(api, pulled, digest ?? tag, signal)
 }
 
 export async function idOf(api: DockerApi, name: string, signal: AbortSignal): Promise<string | undefined> {

@@ -4,11 +4,16 @@ import { readLayer } from '../layer.ts'
 import { ociFacts } from '../oci.ts'
 import { mountedAt } from '../spec.ts'
 import type { Container, Runtime, RuntimeFacts } from '../types.ts'
-import { createDockerApi } from './api.ts'
+import { createDockerApi, type DockerApi } from './api.ts'
 import { containerOf, type Inspected } from './container.ts'
 import { dump, turn } from './dump.ts'
 import { exec } from './exec.ts'
 import { type PreparePlace, prepare, remove, takeUp, upperOf } from './prepare.ts'
+
+export { createDockerApi, type DockerApi } from './api.ts'
+export type { Inspected } from './container.ts'
+export { pulledName, pullImage } from './images.ts'
+export { portBindings, remove as removeContainer } from './prepare.ts'
 
 export interface DockerOptions {
   /** Path of the daemon's socket. */
@@ -41,11 +46,7 @@ export function createDockerRuntime({ socket, registry }: DockerOptions): Runtim
       rootDir ??= (await info(signal)).DockerRootDir
       return rootDir
     },
-    async inspect(id, signal) {
-      if (id === '') throw new ShoalError('NOT_FOUND', 'no container without a name')
-      const found = await api(signal, (docker) => docker.getContainer(encodeURIComponent(id)).inspect())
-      return found as unknown as Inspected
-    },
+    inspect: (id, signal) => inspectContainer(api, id, signal),
   }
 
   async function inspect(container: string, signal: AbortSignal): Promise<Container> {
@@ -94,6 +95,13 @@ export function createDockerRuntime({ socket, registry }: DockerOptions): Runtim
     remove: (id, signal) => remove(place, id, signal),
     async close() {},
   }
+}
+
+/** @throws NOT_FOUND */
+export async function inspectContainer(api: DockerApi, id: string, signal: AbortSignal): Promise<Inspected> {
+  if (id === '') throw new ShoalError('NOT_FOUND', 'no container without a name')
+  const found = await api(signal, (docker) => docker.getContainer(encodeURIComponent(id)).inspect())
+  return found as unknown as Inspected
 }
 
 async function factsOf(info: Info, signal: AbortSignal): Promise<RuntimeFacts> {

@@ -36,7 +36,7 @@ export async function prepare(
   signal: AbortSignal,
 ): Promise<Prepared> {
   const { api, registry } = place
-  const { name, recreation, image, netns } = options
+  const { name, recreation, image, netns, ports } = options
   if (!NAME.test(name))
     throw new ShoalError('NAME_INVALID', `no name for a container of docker’s: ${name.slice(0, 130)}`)
   const own = ownOf(recreation.own)
@@ -63,11 +63,21 @@ export async function prepare(
       [RESTART_LABEL]: recreation.labels[RESTART_LABEL] ?? JSON.stringify(own.HostConfig.RestartPolicy ?? {}),
     },
     // Removed by itself it could not be tried again.
-    HostConfig: { ...own.HostConfig, ContainerIDFile: '', AutoRemove: false, RestartPolicy: { Name: 'no' } },
+    HostConfig: {
+      ...own.HostConfig,
+      ...(ports === undefined ? {} : { PortBindings: portBindings(ports) }),
+      ContainerIDFile: '',
+      AutoRemove: false,
+      RestartPolicy: { Name: 'no' },
+    },
     NetworkingConfig: { EndpointsConfig: endpoints(own, recreation.name) },
   }
   const made = await api(signal, (docker) => docker.createContainer({ _query: { name }, _body }))
   return prepared(place, made.id)
+}
+
+export function portBindings(ports: NonNullable<PrepareOptions['ports']>): Record<string, object[]> {
+  return Object.fromEntries(ports.map(({ port, host }) => [`${port}/tcp`, [{ HostPort: `${host}` }]]))
 }
 
 /** @throws NOT_FOUND for one that `prepare` did not make */
@@ -132,12 +142,20 @@ function prepared(place: PreparePlace, id: string): Prepared {
   }
 }
 
-/** True if there was one. Docker's own removal would thaw a paused one first. */
-export async function remove(place: DockerPlace, id: string, signal: AbortSignal): Promise<boolean> {
+/**
+ * True if there was one. Docker's own removal would thaw a paused one first.
+ * @param volumes those without a name go, too
+ */
+export async function remove(
+  place: Omit<DockerPlace, 'root'>,
+  id: string,
+  signal: AbortSignal,
+  volumes = false,
+): Promise<boolean> {
   try {
     const { State } = await place.inspect(id, signal)
     if (State.Status === 'paused') await killAll(State.Pid)
-    await place.api(signal, (docker) => docker.getContainer(id).remove({ force: true }))
+    await place.api(signal, (docker) => docker.getContainer(id).remove({ force: true, v: volumes }))
     return true
   } catch (error) {
     if (isShoalError(error, 'NOT_FOUND')) return false

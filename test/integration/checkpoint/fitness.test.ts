@@ -149,7 +149,9 @@ test('what a configuration asks of the machine', () => {
     namespaces: ['/run/netns/a'],
     ports: [{ protocol: 'tcp', port: 7000 }],
   })
-  assert.deepEqual(demandsOf({ ...docker, runtime: 'containerd' }, '/run/netns/b').namespaces, [])
+  const ports = [{ port: 6379, host: 30000 }]
+  assert.deepEqual(demandsOf(docker, { ports }).ports, [{ protocol: 'tcp', port: 30000 }])
+  assert.deepEqual(demandsOf({ ...docker, runtime: 'containerd' }, { netns: '/run/netns/b' }).namespaces, [])
   assert.ok(demandsOf({ ...docker, runtime: 'containerd' }).mounts.includes('/var/lib/docker/hosts'))
 })
 
