@@ -35,7 +35,7 @@ const pod = {
   env: { type: 'object', additionalProperties: text(4096) },
   cpu: { ...text(32), description: 'cores: "250m" or "1"' },
   memory: { ...text(32), description: '"64Mi", "100M", "1Gi" or bytes' },
-  storage: text(32),
+  storage: { ...text(32), description: 'a pod that writes more than this to its own layer is stopped' },
   ports: list({ type: 'integer', minimum: 1, maximum: 65535 }, { maxItems: 16 }),
 }
 const app = {

@@ -106,6 +106,8 @@ export interface PodDriver {
   start(pod: PodStart, signal: AbortSignal): Promise<{ pid: number }>
   /** How it ended, for people, where the runtime knows it. */
   ending(name: string, signal: AbortSignal): Promise<string | undefined>
+  /** Bytes of its writable layer on the disk; undefined: it is gone, or keeps none that can be measured. */
+  usage(name: string, signal: AbortSignal): Promise<number | undefined>
   /** Kills and removes it with its writable layer. False if there was none. */
   remove(name: string, signal: AbortSignal): Promise<boolean>
 }

@@ -210,6 +210,32 @@ function suite(kit: PodRuntimeKit): void {
   )
 
   test(
+    'a pod that writes more than its storage is stopped, and says why',
+    logged(async () => {
+      const body = application('fills', ['a'])
+      body.pods[0]!.args = [
+        '/bin/busybox',
+        'sh',
+        '-c',
+        '/bin/busybox head -c 9000000 /dev/zero > /full; /bin/busybox sleep 100000',
+      ]
+      const id = await offloaded(body)
+      const app = await until(
+        'it is stopped',
+        async () => {
+          const found = await shown(id)
+          return found.state === 'failed' ? found : undefined
+        },
+        WAIT,
+      )
+      assert.match(app.pods[0]!.reason!, /^it was stopped: it had 8\.\d+ MiB in its writable layer/)
+      await until('its container is gone', async () => (await all()).length === 0, WAIT)
+      assert.equal((await curl('DELETE', `/mec/v1/apps/${id}`)).status, 204)
+      await nothingLeft()
+    }),
+  )
+
+  test(
     'what fits nowhere is refused with a reason for each node',
     logged(async () => {
       const body = application('huge', ['a'])

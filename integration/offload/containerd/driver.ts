@@ -103,6 +103,17 @@ export function createContainerdDriver(deps: {
       return task?.status === 'STOPPED' ? `it ended with code ${task.exitStatus}` : undefined
     },
 
+    async usage(name, signal) {
+      try {
+        const { container } = await client.containers.get({ id: name }, { signal })
+        const { snapshotter, snapshotKey: key } = container
+        return key === '' ? undefined : (await client.snapshots.usage({ snapshotter, key }, { signal })).size
+      } catch (error) {
+        if (isShoalError(error, 'NOT_FOUND')) return undefined
+        throw error
+      }
+    },
+
     remove: (name, signal) => removeContainer(client, name, signal),
   }
 }

@@ -101,6 +101,16 @@ export function createDockerDriver(deps: {
       return found?.State.Status === 'exited' ? endOf(found) : undefined
     },
 
+    async usage(name, signal) {
+      try {
+        const sized = await api(signal, (docker) => docker.getContainer(name).inspect({ size: true }))
+        return (sized as { SizeRw?: number }).SizeRw
+      } catch (error) {
+        if (isShoalError(error, 'NOT_FOUND')) return undefined
+        throw error
+      }
+    },
+
     remove,
   }
 }

@@ -7,6 +7,7 @@ import { createTurns } from '../turns.ts'
 import { createAdmission } from './admission.ts'
 import { createPodLoop } from './loop.ts'
 import { createPodMoving } from './moving.ts'
+import { createQuota } from './quota.ts'
 import { keyOf, type Row, type Rows } from './rows.ts'
 import { createPodStates } from './states.ts'
 import { createSweep } from './sweep.ts'
@@ -39,7 +40,7 @@ export interface NodeExecutorOptions {
   /** Whether an order fits beside what is here. @throws UNFIT */
   admit?: (order: PodOrder, others: Reserved[]) => Promise<void>
   log: Log
-  timing?: { watchMs?: number; backoffMs?: number; sweepMs?: number }
+  timing?: { watchMs?: number; backoffMs?: number; sweepMs?: number; quotaMs?: number }
 }
 
 /**
@@ -48,7 +49,7 @@ export interface NodeExecutorOptions {
  */
 export function createNodeExecutor(options: NodeExecutorOptions): NodeExecutor {
   const { self, rows, driver, network, logFile, dropLog, askOrder, migrations, log } = options
-  const { watchMs = 1000, backoffMs, sweepMs = 60e3 } = options.timing ?? {}
+  const { watchMs = 1000, backoffMs, sweepMs = 60e3, quotaMs } = options.timing ?? {}
   const stop = new AbortController()
   const closing = stop.signal
   const turns = createTurns(AT_ONCE)
@@ -87,6 +88,8 @@ export function createNodeExecutor(options: NodeExecutorOptions): NodeExecutor {
     log,
   })
   const sweep = createSweep({ self, rows, turns, driver, network, dropLog, signal: closing, log })
+
+  const quota = createQuota({ rows, states, driver, loop, everyMs: quotaMs, signal: closing, log })
 
   async function ensure(order: PodOrder): Promise<PodReport> {
     const key = keyOf(order)
@@ -161,6 +164,7 @@ export function createNodeExecutor(options: NodeExecutorOptions): NodeExecutor {
       stop.abort()
       clearInterval(watching)
       clearInterval(sweeping)
+      quota.close()
       for (const state of states.all()) {
         clearTimeout(state.retry)
         state.work.abort(new ShoalError('ABORTED', 'the node is being stopped'))

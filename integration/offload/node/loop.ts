@@ -81,6 +81,7 @@ export function createPodLoop(deps: {
     if (row === undefined || closing.aborted) return
     if (row.wanted === 'gone') return clear(key, row)
     if (row.arriving !== undefined || row.moving !== undefined) return
+    if (row.stopped !== undefined) return halt(key, row, row.stopped)
     const name = containerName(row.order)
     const state = live(key)
     const { signal } = state.work
@@ -117,6 +118,15 @@ export function createPodLoop(deps: {
     state.pid = pid
     state.startedAt = Date.now()
     set(key, 'running')
+  }
+
+  /** Its row, with its ports, stays until its manager has it removed. */
+  async function halt(key: string, { order }: Row, reason: string): Promise<void> {
+    const name = containerName(order)
+    live(key).pid = undefined
+    await driver.remove(name, closing)
+    await network.detach(name, closing)
+    set(key, 'failed', reason)
   }
 
   async function isUp(there: DriverPod): Promise<boolean> {

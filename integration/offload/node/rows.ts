@@ -12,6 +12,8 @@ export interface Row {
   /** It is on its way to there, and not restarted here meanwhile. */
   moving?: string
   restarts: number
+  /** Why it was stopped and is not started again. */
+  stopped?: string
 }
 
 /** Rows survive the daemon: an intent is in the store's index before anything is done. */

@@ -146,6 +146,8 @@ export interface ContainerdApi {
     mounts: Unary<SnapshotKey, { mounts: Mount[] }>
     remove: Unary<SnapshotKey, unknown>
     stat: Unary<SnapshotKey, { info: SnapshotInfo }>
+    /** Bytes on the disk; of an active one they are counted anew. */
+    usage: Unary<SnapshotKey, { size: number }>
   }
   events: {
     /** Ends with an error when containerd goes. */

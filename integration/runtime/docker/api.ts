@@ -18,6 +18,9 @@ declare module 'dockerode' {
     _query?: object
     _body?: object
   }
+  interface ContainerInspectOptions {
+    size?: boolean
+  }
   interface Container {
     createCheckpoint(options: { CheckpointID: string; Exit: boolean }): Promise<unknown>
   }

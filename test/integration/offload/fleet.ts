@@ -34,6 +34,8 @@ export interface FleetNode {
   name: string
   /** What the machine has, whether or not a daemon runs. */
   containers: Map<string, Container>
+  /** Bytes of writable layers. */
+  used: Map<string, number>
   networks: Map<string, { port: number; host: number }[]>
   capacity: { cpu: number; memory: number; storage: number }
   links: Map<PeerId, number>
@@ -116,6 +118,7 @@ export async function createFleet(
       id,
       name: member.name,
       containers: new Map(),
+      used: new Map(),
       networks: new Map(),
       capacity: { cpu: options.cpu ?? 100, memory: 100e9, storage: 1e12 },
       links: new Map(),
@@ -223,7 +226,7 @@ export async function createFleet(
         readOrder(await talk.ask(peer, 'order', ref, { signal, timeoutMs: 2000 })),
       migrations: async () => migrations(node),
       log: silentLog(),
-      timing: { watchMs: 40, backoffMs: 20, sweepMs: 300 },
+      timing: { watchMs: 40, backoffMs: 20, sweepMs: 300, quotaMs: 30 },
     })
     serveExecutor({
       talk,
@@ -388,6 +391,7 @@ function twinDriver(node: FleetNode, step: Step, noteDouble: (name: string) => v
       return { pid: ALIVE }
     },
     ending: async () => 'it ended with code 1',
+    usage: async (name) => node.used.get(name) ?? 0,
     async remove(name, signal) {
       await step(DELAY.remove, signal)
       return node.containers.delete(name)

@@ -264,6 +264,38 @@ test('what fits nowhere here runs at the next manager up, and is deleted there',
   assert.deepEqual(await offloadOf(fleet, 2).list(UE), [])
 })
 
+test('a pod that outgrows its storage is stopped, says why, and stays so over a restart of its node', async (t) => {
+  const fleet = await fleetIn(t, 2)
+  const offload = offloadOf(fleet)
+  const { id } = await offload.register(UE, app([pod('a', { storage: 1e6 }), pod('b', { storage: 0 })]))
+  await offload.offload(UE, id, {})
+  const { pods } = await isState(fleet, id, 'running')
+  const nodeOf = (name: string) => fleet.nodes.find((one) => one.containers.has(`shoal-${id}-${name}`))!
+  const [of, other] = [nodeOf('a'), nodeOf('b')]
+  of.used.set(`shoal-${id}-a`, 900e3)
+  // Who asked for none has no bound.
+  other.used.set(`shoal-${id}-b`, 9e9)
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  assert.equal(running(fleet).length, 2)
+  of.used.set(`shoal-${id}-a`, 3 * 2 ** 20)
+  const said = /^it was stopped: it had 3\.00 MiB in its writable layer, and asked for 977 KiB of storage$/
+  const [stopped] = (await isState(fleet, id, 'failed')).pods
+  assert.match(stopped!.reason!, said)
+  assert.equal(stopped!.referenceURI, undefined)
+  await until('it is gone', () => !of.containers.has(`shoal-${id}-a`) && !of.networks.has(`shoal-${id}-a`))
+  const i = fleet.nodes.indexOf(of)
+  await of.kill()
+  await of.start()
+  await until('it is known again', async () => {
+    const app = await offloadOf(fleet).get(UE, id)
+    return app?.state === 'failed' && said.test(app.pods[0]!.reason ?? '')
+  })
+  assert.equal(fleet.nodes[i]!.containers.has(`shoal-${id}-a`), false)
+  assert.equal(pods.length, 2)
+  await offloadOf(fleet).delete(UE, id, signal())
+  await nothingLeft(fleet)
+})
+
 test('an application follows its UE with its state, and the new address is told', async (t) => {
   const fleet = await fleetIn(t, 3)
   const offload = offloadOf(fleet)
