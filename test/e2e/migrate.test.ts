@@ -63,13 +63,14 @@ describe('moving a container', { skip: missing }, () => {
     )
   }
 
-  test('there and back, without registry and uplink: it counts on, with its memory and its files', async () => {
+  test('there and back, with the registry stopped and the uplink cut: it counts on, with its memory and its files', async () => {
     await lab.start(a, 'counter', COUNTER(64))
     const count = async (node: MigrationNode): Promise<number> =>
       Number(await lab.read(node, 'counter', '/count').catch(() => '0'))
     await until('it counts', async () => (await count(a)) > 20, LONG)
     const hash = await sum(a, 'counter')
     await lab.lab.cutUplink()
+    await lab.lab.stopRegistry()
     for (const [from, to] of [
       [a, b],
       [b, a],

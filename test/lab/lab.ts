@@ -70,6 +70,8 @@ export interface Lab {
   uplink(): Promise<UplinkCounters>
   cutUplink(): Promise<void>
   restoreUplink(): Promise<void>
+  /** Ends the cloud's registries, for good. */
+  stopRegistry(): Promise<void>
   /** Ends and removes everything of this lab. */
   destroy(): Promise<void>
 }
@@ -155,6 +157,9 @@ async function build(label: { name: string; dir: string }, options: LabOptions):
     uplink: () => network.counters(),
     cutUplink: () => network.uplink(false),
     restoreUplink: () => network.uplink(true),
+    async stopRegistry() {
+      await Promise.all(services.map((service) => service.stop(500)))
+    },
     async destroy() {
       await Promise.all(services.map((service) => service.stop(500)))
       await sweep(label)
