@@ -128,7 +128,7 @@ describe('docker and runc between two hosts', {
     assert.equal(await target.remove(prepared.id, signal), true)
   })
 
-  test('a restore that fails says why: in CRIU’s words, or in docker’s where CRIU’s were not seen in time', async () => {
+  test('a restore that fails says why, in CRIU’s words', async () => {
     const [source, target] = [kit.source, kit.target]
     const id = await kit.start({ name: 'broken', script: 'while :; do /bin/busybox sleep 1; done' })
     const dir = join(lab.dir, 'broken-dump')
@@ -138,10 +138,12 @@ describe('docker and runc between two hosts', {
     const prepared = await target.prepare({ name: 'broken', recreation, image: IMAGE }, signal)
     await prepared.applyWritable(await source.writable(id, signal), signal)
     rmSync(join(dir, 'core-1.img'))
-    await assert.rejects(
-      prepared.start(dir, signal),
-      (error) => isShoalError(error, 'RUNTIME') && /empty-image|core-1|criu failed/.test(error.message),
-    )
+    for (let i = 0; i < 5; i++) {
+      await assert.rejects(
+        prepared.start(dir, signal),
+        (error) => isShoalError(error, 'RUNTIME') && /empty-image|core-1/.test(error.message),
+      )
+    }
     assert.equal((await target.inspect(prepared.id, signal)).pid, undefined)
     await prepared.discard(signal)
     await source.remove(id, signal)

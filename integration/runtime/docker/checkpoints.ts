@@ -46,17 +46,17 @@ async function eachFile(
 
 /**
  * Holds CRIU's log of a restore open from its beginning, if it is seen in time: containerd removes it with all else when the restore fails, and
- * docker only says that it did. To be begun before the restore; `words` ends the watch.
+ * docker only says that it did. To be begun before the restore; `words` ends the watch. `log`: where it was the last time.
  */
-export function watchRestore(id: string): { words(): Promise<string>; close(): void } {
-  const find = shimFinder(id)
-  let dir: string | undefined
+export function watchRestore(id: string, log?: string): { words(): Promise<string>; close(): void } {
+  const find = log === undefined ? shimFinder(id) : () => log
+  let path: string | undefined
   let fd: number | undefined
   const timer = setInterval(() => {
-    dir ??= find()
-    if (dir === undefined) return
+    path ??= find()
+    if (path === undefined) return
     try {
-      fd = openSync(join(dir, 'restore.log'), 'r')
+      fd = openSync(path, 'r')
       clearInterval(timer)
     } catch {
       // Not yet.
@@ -80,9 +80,9 @@ export function watchRestore(id: string): { words(): Promise<string>; close(): v
 }
 
 /** CRIU may have failed after some tens of ms. */
-const POLL_MS = 5
+const POLL_MS = 2
 
-/** Asked again and again, it finds the work directory of the shim that is started for a container. What /proc says waits for no disk. */
+/** Asked again and again, it finds the log in the work directory of the shim that is started for a container. What /proc says waits for no disk. */
 function shimFinder(id: string): () => string | undefined {
   const seen = new Set(readdirSync('/proc'))
   return () => {
@@ -91,7 +91,7 @@ function shimFinder(id: string): () => string | undefined {
       try {
         const args = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0')
         if (args[0]?.includes('containerd-shim') && args.includes(id))
-          return realpathSync(`/proc/${pid}/cwd/work`)
+          return join(realpathSync(`/proc/${pid}/cwd/work`), 'restore.log')
         // Until it has its own command line a new process has that of its parent, or none.
         if (args[0] !== '' && !args[0]?.includes('containerd')) seen.add(pid)
       } catch {

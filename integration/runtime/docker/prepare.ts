@@ -1,22 +1,15 @@
-import { mkdir, rm } from 'node:fs/promises'
 import type { Readable } from 'node:stream'
 import { isShoalError, ShoalError } from '../../../base/index.ts'
 import { applyLayer } from '../layer.ts'
-import { aborted } from '../run.ts'
 import type { Prepared, PrepareOptions } from '../types.ts'
-import type { DockerApi } from './api.ts'
-import { checkpointDir, checkpointName, linkFiles, watchRestore } from './checkpoints.ts'
 import type { Inspected } from './container.ts'
-import { type DockerPlace, kill } from './dump.ts'
+import type { DockerPlace } from './dump.ts'
 import { ensureImage, idOf } from './images.ts'
 import { killAll } from './processes.ts'
+import { RESTART_LABEL, restoreFrom } from './restore.ts'
 
 /** Docker's rule for names. */
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/
-/** What it is to do when the container ends, from its start on: until then docker must not start it by itself. */
-const RESTART_LABEL = 'shoal.restart-policy'
-const RESTORE_MS = 10 * 60_000
-const END_MS = 30_000
 
 export interface PreparePlace extends DockerPlace {
   registry: string
@@ -89,17 +82,6 @@ export async function takeUp(place: PreparePlace, id: string, signal: AbortSigna
 }
 
 function prepared(place: PreparePlace, id: string): Prepared {
-  const { api } = place
-
-  /** Nothing of a half restored container may go on. */
-  async function end(): Promise<void> {
-    const signal = AbortSignal.timeout(END_MS)
-    const { State } = await place.inspect(id, signal)
-    if (!['running', 'paused', 'restarting'].includes(State.Status)) return
-    await killAll(State.Pid)
-    await kill(api, id, signal).catch(() => {})
-  }
-
   return {
     id,
     async applyWritable(tar: Readable, signal: AbortSignal) {
@@ -107,35 +89,7 @@ function prepared(place: PreparePlace, id: string): Prepared {
       if (found.State.Pid > 0) throw new ShoalError('BUSY', `${id} runs: its files are in use`)
       await applyLayer(tar, upperOf(found), { form: 'overlay', signal })
     },
-    async start(dir: string, signal: AbortSignal) {
-      const found = await place.inspect(id, signal)
-      const name = checkpointName()
-      const kept = checkpointDir(await place.root(signal), id, name)
-      const watch = watchRestore(id)
-      try {
-        await mkdir(kept, { recursive: true, mode: 0o700 })
-        await linkFiles(dir, kept)
-        await started(restore(api, id, name), signal)
-        const policy = JSON.parse(found.Config.Labels?.[RESTART_LABEL] ?? '{}') as { Name?: string }
-        if (policy.Name && policy.Name !== 'no')
-          await api(signal, (docker) => docker.getContainer(id).update({ RestartPolicy: policy }))
-        const { State } = await place.inspect(id, signal)
-        if (State.Status !== 'running')
-          throw new ShoalError('RUNTIME', `it ended at once: ${State.Error || State.Status}`)
-        return { pid: State.Pid }
-      } catch (error) {
-        const words = await watch.words()
-        await end().catch(() => {})
-        if (!(error instanceof ShoalError)) throw error
-        if (error.code !== 'RUNTIME' && error.code !== 'BUSY' && error.code !== 'NOT_FOUND') throw error
-        throw new ShoalError('RUNTIME', `${id} could not be restored: ${words || error.message}`, {
-          cause: error,
-        })
-      } finally {
-        watch.close()
-        await rm(kept, { recursive: true, force: true })
-      }
-    },
+    start: (dir, signal) => restoreFrom(place, id, dir, signal),
     async discard(signal: AbortSignal) {
       await remove(place, id, signal)
     },
@@ -172,28 +126,6 @@ export function upperOf({ Id, GraphDriver }: Inspected): string {
       `docker keeps ${Id} by its storage driver ${GraphDriver.Name}: overlay2 is supported`,
     )
   return upper
-}
-
-/** Docker goes on with it whoever waits. */
-async function restore(api: DockerApi, id: string, checkpoint: string): Promise<void> {
-  const start: Parameters<DockerApi>[1] = (docker) =>
-    docker.getContainer(id).start({ _query: { checkpoint }, _body: {} })
-  await api(new AbortController().signal, start, RESTORE_MS).catch((error: unknown) => {
-    const already = isShoalError(error) && error.details?.statusCode === 304
-    if (!already) throw error
-  })
-}
-
-async function started(call: Promise<unknown>, signal: AbortSignal): Promise<void> {
-  const gone = Promise.withResolvers<never>()
-  const onAbort = (): void => void setTimeout(() => gone.reject(aborted(signal)), END_MS).unref()
-  signal.addEventListener('abort', onAbort, { once: true })
-  try {
-    await Promise.race([call, gone.promise])
-  } finally {
-    signal.removeEventListener('abort', onAbort)
-  }
-  if (signal.aborted) throw aborted(signal)
 }
 
 async function isTaken(place: DockerPlace, name: string, signal: AbortSignal): Promise<boolean> {
