@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { formatTable } from '../lab/table.ts'
-import { type Context, machine, markdown, type Row, type Scenario, tableRows } from './report.ts'
+import { type Context, conditions, markdown, type Row, type Scenario, tableRows } from './report.ts'
 import { cached } from './scenarios/cached.ts'
 import { doubles } from './scenarios/doubles.ts'
 import { durable } from './scenarios/durable.ts'
@@ -17,6 +17,7 @@ import { restore } from './scenarios/restore.ts'
 import { state } from './scenarios/state.ts'
 import { storage } from './scenarios/storage.ts'
 import { swarm } from './scenarios/swarm.ts'
+import { watchStolen } from './stolen.ts'
 
 /** Those of docs/benchmarks.md, which is written whole or not at all. */
 const TABLE: Scenario[] = [swarm, each, lan, lone, cached, idle]
@@ -60,12 +61,15 @@ const context: Context = {
   say: (line) => void process.stderr.write(`${line}\n`),
 }
 const rows: Row[] = []
+const stolen = new Map<string, number>()
 for (const scenario of chosen) {
   context.say(`${scenario.name}: ${scenario.about}`)
+  const share = watchStolen()
   rows.push(...(await scenario.run(context)))
+  stolen.set(scenario.name, share())
 }
-process.stdout.write(`${machine()}\n\n${formatTable(tableRows(rows))}\n`)
+process.stdout.write(`${conditions(stolen)}\n\n${formatTable(tableRows(rows))}\n`)
 if (values.write && TABLE.every((scenario) => chosen.includes(scenario))) {
-  writeFileSync(new URL('../../docs/benchmarks.md', import.meta.url), markdown(rows, context.runs))
+  writeFileSync(new URL('../../docs/benchmarks.md', import.meta.url), markdown(rows, context.runs, stolen))
 }
 process.exitCode = rows.every((row) => row.ok) ? 0 : 1

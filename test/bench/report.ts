@@ -48,8 +48,17 @@ function commit(): string {
   }
 }
 
-/** What the figures depend on, for people who compare them. */
-export function machine(): string {
+/**
+ * What the figures depend on, for people who compare them.
+ *
+ * @param stolen of each scenario, the share of the CPU time it wanted that the machine's host gave to others
+ */
+export function conditions(stolen: ReadonlyMap<string, number>): string {
+  const shares = [...stolen].map(([name, share]) => `${name} ${percent(share, 0)}`)
+  return `${machine()}\nTaken by the machine's host of the CPU time that a scenario wanted (steal): ${shares.join(', ')}`
+}
+
+function machine(): string {
   const model = cpus()[0]?.model.trim() ?? 'unknown CPU'
   const memory = `${Math.round(totalmem() / 2 ** 30)} GiB of memory`
   const date = new Date().toISOString().slice(0, 10)
@@ -72,7 +81,7 @@ export function tableRows(rows: Row[]): string[][] {
   return [HEAD, ...[...rows].sort((a, b) => a.criterion.localeCompare(b.criterion)).map(cells)]
 }
 
-export function markdown(rows: Row[], runs: number): string {
+export function markdown(rows: Row[], runs: number, stolen: ReadonlyMap<string, number>): string {
   const [head, ...body] = tableRows(rows)
   const line = (row: string[]) => `| ${row.join(' | ')} |`
   return [
@@ -82,7 +91,7 @@ export function markdown(rows: Row[], runs: number): string {
     `${runs} runs; the baseline is the same client pulling directly in the same run. Hosts are network namespaces with links`,
     'shaped by tbf, and all of them, the registry and the clients share the cores of one machine.',
     '',
-    machine(),
+    conditions(stolen),
     '',
     line(head!),
     `|${head!.map(() => '---').join('|')}|`,

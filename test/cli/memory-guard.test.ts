@@ -4,30 +4,46 @@ import { startMemoryGuard } from '../../cli/memory-guard.ts'
 
 const MIB = 2 ** 20
 
-test('collects when buffers have gathered, and not again before as many gathered anew', (t) => {
+function guarded(t: { after(f: () => void): void }, free: { minor: number; major: number }) {
   let outside = 0
-  let collected = 0
+  const collected: string[] = []
   const guard = startMemoryGuard({
-    collect() {
-      collected++
-      outside -= 10 * MIB
+    collect({ type }) {
+      collected.push(type)
+      outside -= free[type] * MIB
     },
     outside: () => outside,
   })
   t.after(guard.stop)
-  const at = (mib: number): number => {
+  /** The collections that so many MiB lead to. */
+  return (mib: number): string => {
     outside = mib * MIB
     guard.check()
-    return collected
+    return collected.splice(0).join(' ')
   }
-  assert.equal(at(20), 0, 'a daemon at work')
-  assert.equal(at(30), 1)
-  assert.equal(at(27), 1)
-  assert.equal(at(45), 2, 'down to 35, which are in use')
-  assert.equal(at(46), 2)
-  assert.equal(at(48), 3)
-  assert.equal(at(5), 3)
-  assert.equal(at(29), 4, 'after a pause the count begins anew')
+}
+
+const YOUNG = 'minor minor'
+const ALL = 'minor minor major'
+
+test('collects when buffers have gathered, and not again before as many gathered anew', (t) => {
+  const at = guarded(t, { minor: 10, major: 0 })
+  assert.equal(at(20), '', 'a daemon at work')
+  assert.equal(at(30), YOUNG)
+  assert.equal(at(21), '')
+  assert.equal(at(60), YOUNG, 'down to 40, which are in use')
+  assert.equal(at(51), '')
+  assert.equal(at(53), YOUNG)
+  assert.equal(at(5), '')
+  assert.equal(at(29), YOUNG, 'after a pause the count begins anew')
+})
+
+test('old objects are collected only where young ones did not hold the buffers', (t) => {
+  const at = guarded(t, { minor: 1, major: 10 })
+  assert.equal(at(29), YOUNG, 'few are left')
+  assert.equal(at(45), ALL, 'down to 33, which are in use')
+  assert.equal(at(44), '')
+  assert.equal(at(46), ALL)
 })
 
 test('without gc it does nothing', (t) => {
