@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isShoalError, type Log, ShoalError } from '../../base/index.ts'
 import type { Membership, PeerId, SharedRecords } from '../../manager/index.ts'
+import { createPutEverywhere } from '../../manager/records/index.ts'
 import {
   type CheckpointDocument,
   keyOf,
@@ -39,7 +40,8 @@ export function createPublished(deps: {
   log: Log
   now: () => number
 }): Published {
-  const { records, members, self, trust, log, now } = deps
+  const { records, self, trust, log, now } = deps
+  const put = createPutEverywhere(deps)
   let last: Promise<unknown> = Promise.resolve()
 
   const isLive = ({ expiresAt }: CheckpointDocument): boolean => expiresAt === undefined || expiresAt > now()
@@ -80,20 +82,6 @@ export function createPublished(deps: {
   /** Also what has expired, and is not taken away yet. */
   const versions = (name: string): Promise<CheckpointDocument[]> =>
     Array.fromAsync(all(`${PREFIX_KEY}${name}/`))
-
-  /** Waits for all that are there, but asks only for `copies`: one that does not answer costs time, not the checkpoint. */
-  async function put(key: string, value: unknown, copies: number, signal: AbortSignal): Promise<void> {
-    const there = members.list().filter(({ state }) => state === 'alive').length
-    try {
-      await records.put(key, value, { copies: Math.max(copies, there), signal })
-    } catch (error) {
-      if (!isShoalError(error, 'NO_QUORUM')) throw error
-      const { written, confirmed } = error.details
-      if (written === true && Number(confirmed) >= copies) return
-      if (written === true || there <= copies) throw error
-      await records.put(key, value, { copies, signal })
-    }
-  }
 
   async function publish(
     draft: Omit<CheckpointDocument, 'version'>,

@@ -1,4 +1,5 @@
-import { type Digest, isShoalError } from '../../base/index.ts'
+import type { Digest } from '../../base/index.ts'
+import { createPutEverywhere } from '../../manager/records/index.ts'
 import type { Membership, SharedRecord, SharedRecords } from '../../manager/types.ts'
 import type { LocalRepository, LocalTag } from './types.ts'
 import { readDigest, readLink, readManifestRecord } from './values.ts'
@@ -9,10 +10,7 @@ const manifestKey = (repository: string, digest: Digest): string => `manifest/${
 const LINK_MS = 24 * 3_600_000
 const linkKey = (repository: string, digest: Digest): string => `link/${repository}@${digest}`
 
-/**
- * `copies`: how many nodes must have a record before a write of it counts. All that are there are waited for as well, so that a
- * push can be pulled from every one of them at once; but one that does not answer costs only time.
- */
+/** `copies`: how many nodes must have a record before a write of it counts; all that are there are waited for as well. */
 export function createLocalRepository(parts: {
   records: SharedRecords
   members: Pick<Membership, 'list' | 'self'>
@@ -22,24 +20,11 @@ export function createLocalRepository(parts: {
   linkMs?: number
 }): LocalRepository {
   const { records, members, copies, now = Date.now, linkMs = LINK_MS } = parts
-
-  async function put(key: string, value: unknown, signal: AbortSignal): Promise<void> {
-    const there = members.list().filter(({ state }) => state === 'alive').length
-    try {
-      await records.put(key, value, { copies: Math.max(copies, there), signal })
-    } catch (error) {
-      if (!isShoalError(error, 'NO_QUORUM')) throw error
-      const { written, confirmed } = error.details
-      if (written === true && Number(confirmed) >= copies) return
-      // One left between the count and the write.
-      if (written === true || there <= copies) throw error
-      await records.put(key, value, { copies, signal })
-    }
-  }
+  const put = createPutEverywhere({ records, members })
 
   async function remove(key: string, signal: AbortSignal): Promise<boolean> {
     if ((await records.get(key))?.value === undefined) return false
-    await put(key, undefined, signal)
+    await put(key, undefined, copies, signal)
     return true
   }
 
@@ -135,11 +120,11 @@ export function createLocalRepository(parts: {
       }
       return [...names].sort()
     },
-    putTag: (name, tag, digest, signal) => put(tagKey(name, tag), digest, signal),
-    putManifest: (name, digest, manifest, signal) => put(manifestKey(name, digest), manifest, signal),
+    putTag: (name, tag, digest, signal) => put(tagKey(name, tag), digest, copies, signal),
+    putManifest: (name, digest, manifest, signal) => put(manifestKey(name, digest), manifest, copies, signal),
     async putLink(name, digest, size, signal) {
       const known = await records.get(linkKey(name, digest))
-      if (linkOf(known) === undefined) await put(linkKey(name, digest), { size }, signal)
+      if (linkOf(known) === undefined) await put(linkKey(name, digest), { size }, copies, signal)
       else await renew(known, size)
     },
     async renewLink(name, digest, size) {
