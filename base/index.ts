@@ -1,4 +1,5 @@
 export { type Digest, digestOf, hasherFor, isDigest, parseDigest } from './digest.ts'
 export { type ErrorCode, errnoOf, isShoalError, ShoalError } from './errors.ts'
 export { type Log, silentLog } from './log.ts'
+export { createTurns, type Turns } from './turns.ts'
 export { formatBytes, parseBytes } from './units.ts'

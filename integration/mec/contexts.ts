@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { isShoalError, type Log, ShoalError } from '../../base/index.ts'
+import { createTurns, isShoalError, type Log, ShoalError } from '../../base/index.ts'
 import type { Records } from '../../blockstore/index.ts'
-import { createTurns } from '../offload/turns.ts'
 import type { App, Offload } from '../offload/types.ts'
 import { checkCallback } from './callback-target.ts'
 import type { Catalogue } from './catalogue.ts'
@@ -61,7 +60,7 @@ export async function createContexts({
   retryMs?: number
 }): Promise<Contexts> {
   const settling = createSettling()
-  const inTurn = createTurns(Number.POSITIVE_INFINITY).run
+  const inTurn = createTurns().run
   const stop = new AbortController()
   const closing = stop.signal
   const table = await openContextTable({ records, settling })

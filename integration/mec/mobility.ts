@@ -1,8 +1,7 @@
 import { randomBytes } from 'node:crypto'
-import { type Log, ShoalError } from '../../base/index.ts'
+import { createTurns, type Log, ShoalError } from '../../base/index.ts'
 import type { Records } from '../../blockstore/index.ts'
 import type { Membership } from '../../manager/index.ts'
-import { createTurns } from '../offload/turns.ts'
 import type { App, AppMoved, Offload } from '../offload/types.ts'
 import {
   type MobilityStatus,
@@ -80,7 +79,7 @@ export async function createMobility({
   const subscriptions = new Map<string, StoredSubscription>()
   /** Applications that were asked whether they may be moved. */
   const asked = new Set<string>()
-  const inTurn = createTurns(Number.POSITIVE_INFINITY).run
+  const inTurn = createTurns().run
   let expiryTimer: NodeJS.Timeout | undefined
   let closed = false
 

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http'
-import { type Digest, isShoalError, type Log, ShoalError } from '../../base/index.ts'
+import { createTurns, type Digest, isShoalError, type Log, ShoalError } from '../../base/index.ts'
 import type { BlockStore } from '../../blockstore/types.ts'
 import type { Manager, Origin, Storing } from '../../manager/types.ts'
 import type { Images } from '../images.ts'
@@ -12,7 +12,6 @@ import { createServeUploads } from './blobs.ts'
 import { createHolding } from './holding.ts'
 import { type AckPolicy, createKeeping } from './keeping.ts'
 import { createPutManifest, imageName } from './manifests.ts'
-import { createTurns } from './turns.ts'
 import { createUploads } from './uploads.ts'
 
 export type { AckPolicy } from './keeping.ts'
@@ -100,7 +99,7 @@ export function createPush(parts: {
       if ('tag' in route) found = await repository.deleteTag(name, route.tag, signal)
       else {
         const image = imageName(name, route.digest)
-        found = await turns(image, async () => {
+        found = await turns.run(image, async () => {
           const was = await repository.deleteManifest(name, route.digest, signal)
           if (was) await keeping.forget(image)
           return was

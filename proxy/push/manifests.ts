@@ -1,3 +1,4 @@
+import type { Turns } from '../../base/index.ts'
 import { type Digest, digestOf, ShoalError } from '../../base/index.ts'
 import type { Manager } from '../../manager/types.ts'
 import type { Images } from '../images.ts'
@@ -10,7 +11,6 @@ import type { Route } from '../registry/route.ts'
 import { type Document, readDocument } from './document.ts'
 import type { Keeping } from './keeping.ts'
 import { lengthOf, receiveAll } from './receiving.ts'
-import type { Turns } from './turns.ts'
 
 /** Blobs that an index with all its manifests may need: their list is one shared record. */
 const MAX_BLOBS = 1400
@@ -106,7 +106,7 @@ export function createPutManifest(parts: {
     const document = readDocument(bytes, request.headers['content-type'])
     await check(name, document)
     const manifest = { ...document, size: bytes.length }
-    await turns(imageName(name, digest), () => put(exchange, name, digest, manifest, bytes))
+    await turns.run(imageName(name, digest), () => put(exchange, name, digest, manifest, bytes))
     if ('tag' in route) await repository.putTag(name, route.tag, digest, signal)
     const read = readManifest(bytes, document.mediaType)
     if (read) await images.note(route.ref, digest, read, bytes.length)

@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs'
 import { mkdir, open, readdir, readFile, rename, rm, statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { createTurns } from '../../../base/index.ts'
 import type { PodNetwork } from '../executor.ts'
-import { createTurns } from '../turns.ts'
 import { command } from './command.ts'
 
 const PLACES = ['/usr/lib/cni', '/opt/cni/bin', '/usr/libexec/cni']

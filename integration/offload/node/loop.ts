@@ -1,7 +1,7 @@
+import type { Turns } from '../../../base/index.ts'
 import { isShoalError, type Log, ShoalError } from '../../../base/index.ts'
 import type { PeerId } from '../../../manager/index.ts'
 import type { DriverPod, PodDriver, PodNetwork } from '../executor.ts'
-import type { Turns } from '../turns.ts'
 import { containerName, LABELS, labelsOf } from './labels.ts'
 import { isRunning } from './process.ts'
 import type { Row, Rows } from './rows.ts'

@@ -1,7 +1,6 @@
-import type { Log } from '../../../base/index.ts'
+import type { Log, Turns } from '../../../base/index.ts'
 import type { PeerId } from '../../../manager/index.ts'
 import type { PodDriver, PodNetwork } from '../executor.ts'
-import type { Turns } from '../turns.ts'
 import { containerName, LABELS } from './labels.ts'
 import type { Rows } from './rows.ts'
 

@@ -1,8 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Digest, isShoalError, type Log } from '../../../base/index.ts'
+import { createTurns, type Digest, isShoalError, type Log } from '../../../base/index.ts'
 import type { BlockStore } from '../../../blockstore/index.ts'
 import type { Origin, StoredBlob, Storing } from '../../../manager/index.ts'
-import { createTurns } from '../turns.ts'
 
 /** What an image is made of, and where that comes from; the proxy says so. */
 export interface ImageSource {

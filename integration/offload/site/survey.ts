@@ -1,10 +1,9 @@
-import { isShoalError, type Log } from '../../../base/index.ts'
+import { createTurns, isShoalError, type Log } from '../../../base/index.ts'
 import type { Membership, PeerId, StoredBlob } from '../../../manager/index.ts'
 import type { NodeFacts } from '../measures.ts'
 import { readFacts } from '../messages.ts'
 import type { PlacementNode, RunningPod } from '../placement.ts'
 import type { Talk } from '../talk.ts'
-import { createTurns } from '../turns.ts'
 import { type Apps, isUp } from './apps.ts'
 
 const ANSWER_MS = 4000

@@ -1,11 +1,11 @@
-/** Runs what is given one after the other for each key, and at most so many at a time over all keys. */
+/** Runs what is given one after the other for each key, and at most `atOnce` at a time over all keys. */
 export interface Turns {
   run<T>(key: string, body: () => Promise<T>): Promise<T>
   /** Resolves when nothing is under way or waits. */
   idle(): Promise<void>
 }
 
-export function createTurns(atOnce: number): Turns {
+export function createTurns(atOnce = Number.POSITIVE_INFINITY): Turns {
   const last = new Map<string, Promise<unknown>>()
   const waiting: (() => void)[] = []
   let free = atOnce
