@@ -68,8 +68,22 @@ export function createBlobs(deps: {
     return value.length
   }
 
+  /** A part of one block: nothing is read ahead for it, and no memory is held between two of them. */
+  async function load(part: { digest: Digest; start: number; end: number; at: number }): Promise<void> {
+    const { digest, start, end } = part
+    const blob = open.get(digest)
+    if (!blob) throw new ShoalError('INTERNAL', `${digest} was not fetched`)
+    let at = part.at
+    for await (const bytes of blob.read({ start, end }, signal)) {
+      await spool.put(bytes, at)
+      at += bytes.length
+    }
+    if (at !== part.at + end - start) throw new ShoalError('INTERNAL', `${digest} ended early`)
+  }
+
   return {
     handlers: {
+      load,
       fetch(blob: { digest: Digest; size?: number }) {
         const known = fetches.get(blob.digest) ?? fetch(blob)
         fetches.set(blob.digest, known)

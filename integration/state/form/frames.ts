@@ -21,9 +21,12 @@ export function unpackFrame(frame: Uint8Array, length: number, key: Uint8Array |
   } catch {
     // Said below.
   }
-  if (bytes?.length !== length)
-    throw new ShoalError('PROTOCOL', 'a frame of a pack is not what its recipe says')
+  if (bytes?.length !== length) throw notAsSaid()
   return bytes
+}
+
+export function notAsSaid(): ShoalError {
+  return new ShoalError('PROTOCOL', 'a frame of a pack is not what its recipe says')
 }
 
 /** A recipe as a blob. */

@@ -15,17 +15,26 @@ import {
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { ShoalError } from '../../../base/index.ts'
-import { FRAME_PAGES, PAGE } from '../form/limits.ts'
+import { FRAME, FRAME_PAGES, PAGE } from '../form/limits.ts'
 import { STAGED } from '../form/paths.ts'
-import type { Pack, Recipe } from '../form/recipe.ts'
+import { frameBytes, type Pack, type Recipe } from '../form/recipe.ts'
+import { SEALED_EXTRA } from '../form/seal.ts'
 import { createFds } from './fds.ts'
 import type { Job } from './job.ts'
-import { eachFrame, fetchPack } from './pack-reader.ts'
-import { type FilePlan, type Need, type Plan, planAssembly, sortNeeds } from './plan.ts'
+import { type Batch, createAddresses, inOrder } from './order.ts'
+import { fetchPack } from './pack-reader.ts'
+import { createParts } from './parts.ts'
+import { createPlacing, type Placing } from './placing.ts'
+import { type FilePlan, type Plan, planAssembly } from './plan.ts'
+import { createUnpacker } from './unpacker.ts'
 
 const CHUNK = 2 ** 20
 /** Packs that are fetched at once; one is written while the others come. */
 const AHEAD = 4
+/** Frames whose bytes are on their way from the daemon. */
+const EXPECTED = 12
+/** Frames that are in memory: one is written while the others are unpacked. */
+const UNPACKED = 3
 
 /**
  * Makes `dir` hold the recipe's files, from nothing or from what `previous` left there. Packs that are not needed are not fetched.
@@ -41,18 +50,18 @@ export async function assembleFiles(request: {
   const previous = request.previous && isThere(request.previous, dir) ? request.previous : undefined
   if (!previous) empty(dir)
   const plan = planAssembly(recipe, previous)
-  const packs = [...plan.needs.keys()].map((index) => recipe.packs[index] as Pack)
-  const coming = fetchAhead(job, packs)
+  const addresses = createAddresses(plan.files.map(({ size }) => size))
+  const batches = inOrder(plan, addresses)
+  const packs = [...new Set(batches.map(({ pack }) => pack))].map((index) => recipe.packs[index] as Pack)
+  const arrived = fetchAhead(job, packs)
   const fds = createFds((file) => pathOf(dir, plan.files[file] as FilePlan), job.check)
   let written = 0
   for (const path of plan.gone) remove(dir, path)
   try {
     written += await prepare(job, plan, dir)
-    for (const [index, needs] of plan.needs) {
-      const pack = recipe.packs[index] as Pack
-      await coming(pack)
-      written += await writePack(job, pack, sortNeeds(needs), fds.get)
-    }
+    const placing = createPlacing({ addresses, fdOf: fds.get })
+    await writeFrames({ job, packs: recipe.packs, batches, arrived, placing })
+    written += placing.written
   } finally {
     fds.close()
   }
@@ -78,19 +87,25 @@ function empty(dir: string): void {
   for (const name of readdirSync(dir)) rmSync(join(dir, name), { recursive: true, force: true })
 }
 
+/** Brings packs here, some before they are asked for, which is in this order. */
 function fetchAhead(job: Job, packs: Pack[]): (pack: Pack) => Promise<void> {
   const started = new Map<Pack, Promise<void>>()
+  const asked = new Map<Pack, Promise<void>>()
   const start = (): void => {
-    const pack = packs.find((each) => !started.has(each))
+    const pack = packs[started.size]
     if (!pack) return
     const fetched = fetchPack(job, pack)
     fetched.catch(() => {})
     started.set(pack, fetched)
   }
   for (let i = 0; i < AHEAD; i++) start()
-  return async (pack) => {
-    await started.get(pack)
-    start()
+  return (pack) => {
+    const known = asked.get(pack)
+    if (known) return known
+    while (!started.has(pack)) start()
+    const arrived = (started.get(pack) as Promise<void>).then(start)
+    asked.set(pack, arrived)
+    return arrived
   }
 }
 
@@ -130,23 +145,54 @@ async function prepare(job: Job, plan: Plan, dir: string): Promise<number> {
   return written
 }
 
-async function writePack(
-  job: Job,
-  pack: Pack,
-  needs: Need[],
-  fdOf: (file: number) => number,
-): Promise<number> {
-  const frames = [...new Set(needs.map(({ page }) => Math.floor(page / FRAME_PAGES)))]
-  let next = 0
-  let written = 0
-  await eachFrame(job, pack, frames, (frame, bytes) => {
-    const first = frame * FRAME_PAGES
-    for (let need = needs[next]; need && need.page < first + FRAME_PAGES; need = needs[++next]) {
-      const at = (need.page - first) * PAGE
-      written += write(fdOf(need.file), bytes.subarray(at, at + need.length), need.offset)
+/** Unpacks every frame that is needed, once; the next ones meanwhile. */
+async function writeFrames(deps: {
+  job: Job
+  packs: readonly Pack[]
+  batches: readonly Batch[]
+  arrived: (pack: Pack) => Promise<void>
+  placing: Placing
+}): Promise<void> {
+  const { job, packs, batches, arrived, placing } = deps
+  const parts = createParts({ job, packs, batches, arrived })
+  const unpacker = createUnpacker({ lanes: UNPACKED, key: job.seal?.key })
+  const buffers = Array.from({ length: UNPACKED }, () => Buffer.allocUnsafeSlow(FRAME + SEALED_EXTRA))
+
+  async function unpack(index: number): Promise<Buffer> {
+    const batch = batches[index] as Batch
+    const pack = packs[batch.pack] as Pack
+    const lane = index % UNPACKED
+    const packed = (buffers[lane] as Buffer).subarray(0, pack.frames[batch.frame])
+    await parts.frame(batch, packed)
+    return unpacker.unpack(lane, packed, frameBytes(pack, batch.frame))
+  }
+
+  const coming: Promise<Buffer>[] = []
+  try {
+    for (const batch of batches.slice(0, EXPECTED)) parts.expect(batch)
+    for (let index = 0, next = 0; index < batches.length; index++) {
+      const expected = batches[index + EXPECTED]
+      if (expected) parts.expect(expected)
+      for (; next < Math.min(index + UNPACKED, batches.length); next++) {
+        const unpacked = unpack(next)
+        unpacked.catch(() => {})
+        coming.push(unpacked)
+      }
+      const bytes = (await coming.shift()) as Buffer
+      job.check()
+      const { frame, needs, first } = batches[index] as Batch
+      placing.advance(first)
+      for (const { page, file, offset, length } of needs) {
+        const at = (page - frame * FRAME_PAGES) * PAGE
+        placing.put(file, offset, bytes, at, at + length)
+      }
     }
-  })
-  return written
+    placing.finish()
+  } finally {
+    // They read what the job has open.
+    await Promise.allSettled(coming)
+    unpacker.close()
+  }
 }
 
 function write(fd: number, bytes: Uint8Array, offset: number): number {

@@ -15,6 +15,8 @@ export interface Job {
   fetch(blob: { digest: Digest; size?: number }): Promise<number>
   /** A fetched blob's bytes; a chunk is valid until the next one is asked for. */
   read(digest: Digest, start: number, end: number): AsyncGenerator<Uint8Array>
+  /** Sets bytes of a fetched blob aside, outside of this process's memory. 1 MiB at most. */
+  load(digest: Digest, start: number, end: number): Promise<Part>
   call(name: string, body: unknown): Promise<unknown>
   /** Hands over bytes of the result; resolves when they are free again. 1 MiB at most. */
   give(bytes: Uint8Array): Promise<void>
@@ -23,6 +25,14 @@ export interface Job {
   /** The same, without a turn. */
   check(): void
   end(): void
+}
+
+/** Bytes of a blob that were set aside. */
+export interface Part {
+  /** Copies what is `at` in the blob. */
+  copy(into: Uint8Array, at: number): void
+  /** It is not needed any more. */
+  drop(): void
 }
 
 const BUFFER = 2 ** 20
@@ -104,6 +114,17 @@ export function createJob(body: JobBody, daemon: Daemon): Job {
         ask('drop', { stream }).catch(() => {})
         free.push(...at)
         if (idle.length < MOST_IDLE) idle.push(...buffers)
+      }
+    },
+    async load(digest, start, end) {
+      const place = free.pop() ?? BUFFER * places++
+      await ask('load', { digest, start, end, at: place })
+      return {
+        copy(into, at) {
+          if (readSync(file(), into, 0, into.length, place + at - start) !== into.length)
+            throw new ShoalError('INTERNAL', 'a part is not there')
+        },
+        drop: () => void free.push(place),
       }
     },
     async give(bytes) {
