@@ -10,6 +10,7 @@ import { lacking } from './support.ts'
 
 const missing = lacking('containerd', 'ctr', 'runc', 'criu', 'perl', 'redis-server', 'unshare')
 const CUT_MS = 20_000
+const API = 'http://127.0.0.1:5081/api/v1'
 /** The copy is well once the test has put this file there. */
 const HELD = ['--health', 'exec:/bin/busybox test -e /well']
 
@@ -37,7 +38,7 @@ describe('a migration in which something fails', { skip: missing }, () => {
     writeFileSync(`/proc/${await lab.pidOn(node, name)}/root/well`, '')
 
   /** Two whose nodes are out of reach after handing over: of one the copy runs, of the other it was never started. */
-  const cutOff = { runs: '', waits: '', counted: [0, 0] as [number, number] }
+  let cutOff: { name: string; counted: number }[] = []
 
   test('nodes are cut off for good after they handed over', async () => {
     const runs = await moves.start(c)
@@ -51,7 +52,9 @@ describe('a migration in which something fails', { skip: missing }, () => {
     void moves.begin(waits, d, a)
     await frozen
     await d.host.cutLan()
-    Object.assign(cutOff, { runs, waits, counted: [await moves.count(d, runs), await moves.count(d, waits)] })
+    cutOff = await Promise.all(
+      [runs, waits].map(async (name) => ({ name, counted: await moves.count(d, name) })),
+    )
   })
 
   for (const phase of ['copying', 'freezing', 'handed-over']) {
@@ -91,6 +94,39 @@ describe('a migration in which something fails', { skip: missing }, () => {
     await sleep(500)
     await b.restartContainerd()
     await moving
+    await settled(name, before)
+  })
+
+  test('called off by a person before the freeze; after it that is too late', async () => {
+    const name = await start()
+    const before = await count(name)
+    const cancel = async (): Promise<{ state?: string; detail?: string }> => {
+      const all = await a.migrations()
+      const id = all.findLast(({ container }) => container.name === name)?.id
+      const { stdout } = await a.host.exec(['curl', '-s', '-X', 'POST', `${API}/migrations/${id}/cancel`])
+      return JSON.parse(stdout)
+    }
+    const copying = a.phase('copying').reached
+    const calledOff = begin(name)
+    await copying
+    await cancel()
+    assert.match((await calledOff).stderr, /was called off, and the container runs here untouched/)
+    assert.deepEqual(
+      (await a.migrations()).filter(({ container }) => container.name === name).map(({ state }) => state),
+      ['called-off'],
+    )
+    await until(
+      'nothing is left at the target',
+      async () => !(await b.containerd.ctr(['containers', 'ls', '-q'])).stdout.split('\n').includes(name),
+      LONG,
+    )
+    assert.ok((await count(name)) > before)
+    const restored = b.phase('restored').reached
+    const moving = begin(name, ...HELD)
+    await restored
+    assert.match((await cancel()).detail ?? '', /too late to call it off: the container is frozen already/)
+    await isWell(b, name)
+    assert.equal((await moving).code, 0)
     await settled(name, before)
   })
 
@@ -196,7 +232,8 @@ describe('a migration in which something fails', { skip: missing }, () => {
   })
 
   test('a person decides what the nodes cannot find out, by the command in the record', async () => {
-    const { runs, waits, counted } = cutOff
+    const [runs, waits] = cutOff
+    assert.ok(runs && waits)
     /** What the node's record says to run, for the side that is meant. */
     const command = async (on: MigrationNode, name: string, side: string): Promise<string[]> => {
       const record = await until(
@@ -215,26 +252,30 @@ describe('a migration in which something fails', { skip: missing }, () => {
       const { code, stderr } = await on.shoal.cli(await command(on, name, side))
       assert.equal(code, 0, stderr)
     }
-    // The person looks at the targets, as the record says: one runs there, the other does not.
-    assert.ok((await moves.count(d, runs)) > counted[0])
-    assert.equal(await lab.pidOn(a, waits), undefined)
-    await decide(c, runs, 'target')
-    await decide(d, waits, 'source')
-    assert.deepEqual(await Promise.all([lab.pidOn(c, runs), lab.pidOn(a, waits)]), [undefined, undefined])
-    await until('it counts on', async () => (await moves.count(d, waits)) > counted[1], LONG)
+    // The person looks at the targets, as the records say: one runs there, one does not.
+    assert.ok((await moves.count(d, runs.name)) > runs.counted)
+    assert.equal(await lab.pidOn(a, waits.name), undefined)
+    // On either end, as neither hears of the other's.
+    await decide(d, runs.name, 'target')
+    await decide(c, runs.name, 'target')
+    await decide(d, waits.name, 'source')
+    assert.equal(await lab.pidOn(c, runs.name), undefined)
+    assert.equal(await lab.pidOn(a, waits.name), undefined)
+    await until('it counts on', async () => (await moves.count(d, waits.name)) > waits.counted, LONG)
     for (const node of [c, d]) await node.host.restoreLan()
+    const names = cutOff.map(({ name }) => name)
     await until(
       'the other ends have heard of it',
       async () => {
-        const others = (await Promise.all([a.migrations(), d.migrations()])).flat()
-        return others
-          .filter(({ role, container }) => role === 'target' && [runs, waits].includes(container.name))
+        const all = (await Promise.all([a, c, d].map((node) => node.migrations()))).flat()
+        return all
+          .filter(({ container }) => names.includes(container.name))
           .every(({ endedAt }) => endedAt !== undefined)
       },
       LONG,
     )
-    assert.equal((await moves.settled(runs, c, d, counted[0])).on, d)
-    const { on, source } = await moves.settled(waits, d, a, counted[1])
+    assert.equal((await moves.settled(runs.name, c, d, runs.counted)).on, d)
+    const { on, source } = await moves.settled(waits.name, d, a, waits.counted)
     assert.deepEqual([on, source.state], [d, 'rolled-back'])
   })
 

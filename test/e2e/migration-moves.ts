@@ -53,7 +53,7 @@ export function createMoves(lab: MigrationLab): Moves {
           },
           LONG,
         )
-        const source = ends.find(({ role }) => role === 'source')
+        const source = ends.findLast(({ role }) => role === 'source')
         assert.ok(source)
         const pids = await Promise.all([lab.pidOn(from, name), lab.pidOn(to, name)])
         assert.equal(pids.filter((pid) => pid !== undefined).length, 1, JSON.stringify(ends))
