@@ -1,7 +1,8 @@
 import { getHeapStatistics } from 'node:v8'
 
-const EVERY_MS = 500
-/** Growth of buffers since the last collection that is worth another. */
+const EVERY_MS = 250
+/** Growth of buffers since the last collection that is worth another: of young objects, and since the last one of all, of all. */
+const YOUNG_GROWTH = 6 * 2 ** 20
 const GROWTH = 12 * 2 ** 20
 /** Nothing is done below this: the buffers of a pull under way take as much. */
 const FLOOR = 28 * 2 ** 20
@@ -28,18 +29,20 @@ export function startMemoryGuard(deps: {
 }): MemoryGuard {
   const { collect, outside = () => getHeapStatistics().external_memory } = deps
   let left = 0
+  let leftByAll = 0
 
   function check(): void {
     const before = outside()
     left = Math.min(left, before)
-    if (!collect || before < Math.max(FLOOR, left + GROWTH)) return
+    leftByAll = Math.min(leftByAll, before)
+    if (!collect || before < Math.max(FLOOR, left + YOUNG_GROWTH)) return
     // What the first one frees is counted at the second.
     collect({ type: 'minor' })
     collect({ type: 'minor' })
     left = outside()
-    if (left < Math.max(FLOOR, before - GROWTH)) return
+    if (left < Math.max(FLOOR, leftByAll + GROWTH)) return
     collect({ type: 'major' })
-    left = outside()
+    left = leftByAll = outside()
   }
 
   const timer = setInterval(check, EVERY_MS)
