@@ -92,6 +92,7 @@ export function createArriving(target: Target, removal: Removal) {
       assembling: undefined,
       assembled: undefined,
       applied: undefined,
+      unpacking: Promise.resolve(),
       fetched: 0,
       starting: undefined,
       heardAt: clock.now(),

@@ -80,6 +80,13 @@ export function createCalls({ rpc, clock, timings, log }: Parts) {
     round: (peer: PeerId, shipped: Shipped, signal: AbortSignal): Promise<number> =>
       patiently(peer, METHODS.round, shipped, readFetched, signal),
 
+    /** The same of the frozen round: the target has it when it is told to start, or gets it then. */
+    ahead(peer: PeerId, shipped: Shipped, signal: AbortSignal): void {
+      once(peer, METHODS.round, shipped, readFetched, signal).catch((error) =>
+        log.debug({ id: shipped.id, error: String(error) }, 'the target did not take it before its start'),
+      )
+    },
+
     /** One try: what comes of a failed one only the target knows. */
     start: (peer: PeerId, shipped: Shipped, signal: AbortSignal): Promise<Outcome> =>
       once(peer, METHODS.start, shipped, readOutcome, signal),

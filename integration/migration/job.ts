@@ -18,6 +18,8 @@ export interface Job {
   /** What its directory holds, and how much of it came over the network. */
   assembled: { recipe: Digest; fetched: number } | undefined
   applied: Digest | undefined
+  /** Unpacking the writable layer, one time after the other. */
+  unpacking: Promise<void>
   fetched: number
   starting: Promise<Outcome> | undefined
   heardAt: number

@@ -114,6 +114,9 @@ export function createSource(parts: Parts) {
     const load = await capture(id, before, parts.signal)
     const ms = { pause: pausedAt - frozenAt, capture: clock.now() - pausedAt }
     log.debug({ id, ms }, 'frozen and captured')
+    const shipped = { id, recipe: load.recipe, writable: load.writable }
+    // It takes this in while it is written down here that it may start, which can take long after a dump.
+    calls.ahead(entry.to, shipped, parts.signal)
     const round: Round = { frozen: true, seconds: 0, changed: load.changed, sent: load.added }
     await step(id, {
       phase: 'handed-over',
@@ -121,7 +124,7 @@ export function createSource(parts: Parts) {
       frozenAt,
       rounds: [...entry.rounds, round],
     })
-    settling.handedOver({ id, recipe: load.recipe, writable: load.writable })
+    settling.handedOver(shipped)
   }
 
   /** Nothing was handed over, so the target never starts: the container may go on at once. */

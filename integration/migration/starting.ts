@@ -32,11 +32,15 @@ export function createStarting(target: Target, removal: Removal, confirming: Con
   }
 
   /** The writable layer too is there before the freeze; only where it changed since is it unpacked again. */
-  async function unpack(job: Job, shipped: Shipped, signal: AbortSignal): Promise<void> {
-    if (job.applied === shipped.writable) return
-    job.applied = undefined
-    await carrier.unpack(shipped.id, await job.preparing, signal)
-    job.applied = shipped.writable
+  function unpack(job: Job, { id, writable }: Shipped, signal: AbortSignal): Promise<void> {
+    const work = job.unpacking.then(async () => {
+      if (job.applied === writable) return
+      job.applied = undefined
+      await carrier.unpack(id, await job.preparing, signal)
+      job.applied = writable
+    })
+    job.unpacking = work.catch(() => {})
+    return work
   }
 
   async function start(job: Job, shipped: Shipped): Promise<Outcome> {

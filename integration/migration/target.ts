@@ -89,7 +89,8 @@ export function createTarget(parts: Parts) {
     if (job.starting) throw new ShoalError('ABORTED', 'it is being started already')
     const signal = AbortSignal.any([job.abort.signal, parts.signal])
     const fetched = await starting.assemble(job, shipped, signal)
-    await starting.unpack(job, shipped, signal)
+    // A start that came meanwhile sees to it itself, and restores after that.
+    if (!job.starting) await starting.unpack(job, shipped, signal)
     return { fetched }
   })
 
