@@ -195,7 +195,17 @@ export function createWorld({ seed, faults }: { seed: number; faults: Faults }) 
     const at = <T>(what: string, work: () => Promise<T> | T): Promise<T> => point(host, life, what, work)
     const preparedOf = (box: Box): Prepared => ({
       id: box.id,
-      applyWritable: () => at('applyWritable', () => mayFail('unpacking')),
+      applyWritable: () =>
+        at('applyWritable', async () => {
+          const check = (): void => {
+            if (box.starting > 0 || box.state === 'running')
+              violations.push(`${clock.now() - from}: unpacked into what runs, or is being started`)
+          }
+          check()
+          await clock.sleep(between(1, 500))
+          check()
+          mayFail('unpacking')
+        }),
       start: (dir) =>
         at('start', async () => {
           const recipe = host.assembled.get(dir)
