@@ -1,4 +1,5 @@
 import {
+  close,
   closeSync,
   constants,
   fstatSync,
@@ -31,6 +32,8 @@ import { createUnpacker } from './unpacker.ts'
 const CHUNK = 2 ** 20
 /** Packs that are fetched at once; one is written while the others come. */
 const AHEAD = 4
+/** Large files that are replaced and still open. */
+const MOST_REPLACED = 16
 /** Frames whose bytes are on their way from the daemon. */
 const EXPECTED = 12
 /** Frames that are in memory: one is written while the others are unpacked. */
@@ -55,17 +58,21 @@ export async function assembleFiles(request: {
   const packs = [...new Set(batches.map(({ pack }) => pack))].map((index) => recipe.packs[index] as Pack)
   const arrived = fetchAhead(job, packs)
   const fds = createFds((file) => pathOf(dir, plan.files[file] as FilePlan), job.check)
+  /** Files that new ones replace. Closing one frees it, which takes long when it is large: other threads do. */
+  const replaced: number[] = []
   let written = 0
   for (const path of plan.gone) remove(dir, path)
   try {
-    written += await prepare(job, plan, dir)
+    written += await prepare(job, plan, dir, replaced)
     const placing = createPlacing({ addresses, fdOf: fds.get })
     await writeFrames({ job, packs: recipe.packs, batches, arrived, placing })
     written += placing.written
+    for (const file of plan.files)
+      if (file.how === 'move') renameSync(pathOf(dir, file), join(dir, file.path))
   } finally {
     fds.close()
+    for (const fd of replaced) close(fd)
   }
-  for (const file of plan.files) if (file.how === 'move') renameSync(pathOf(dir, file), join(dir, file.path))
   return written
 }
 
@@ -110,7 +117,7 @@ function fetchAhead(job: Job, packs: Pack[]): (pack: Pack) => Promise<void> {
 }
 
 /** Makes every file have its size, and all in it that comes from no pack. */
-async function prepare(job: Job, plan: Plan, dir: string): Promise<number> {
+async function prepare(job: Job, plan: Plan, dir: string, replaced: number[]): Promise<number> {
   const buffer = Buffer.allocUnsafeSlow(CHUNK)
   let written = 0
   for (const file of plan.files) {
@@ -119,6 +126,8 @@ async function prepare(job: Job, plan: Plan, dir: string): Promise<number> {
     const flags = file.how === 'patch' ? 0 : constants.O_CREAT | constants.O_TRUNC
     const fd = openSync(path, flags | constants.O_RDWR | constants.O_NOFOLLOW, 0o600)
     const old = file.how === 'move' ? openSync(join(dir, file.path), constants.O_RDONLY) : undefined
+    const isReplaced = old !== undefined && file.size >= CHUNK && replaced.length < MOST_REPLACED
+    if (isReplaced) replaced.push(old)
     try {
       if (fstatSync(fd).size !== file.size) ftruncateSync(fd, file.size)
       for (const { from, to, length } of file.copies) {
@@ -139,7 +148,7 @@ async function prepare(job: Job, plan: Plan, dir: string): Promise<number> {
       }
     } finally {
       closeSync(fd)
-      if (old !== undefined) closeSync(old)
+      if (old !== undefined && !isReplaced) closeSync(old)
     }
   }
   return written
