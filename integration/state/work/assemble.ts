@@ -34,6 +34,7 @@ const CHUNK = 2 ** 20
 const AHEAD = 4
 /** Large files that are replaced and still open. */
 const MOST_REPLACED = 16
+const FREED_MS = 1000
 /** Frames whose bytes are on their way from the daemon. */
 const EXPECTED = 12
 /** Frames that are in memory: one is written while the others are unpacked. */
@@ -58,7 +59,7 @@ export async function assembleFiles(request: {
   const packs = [...new Set(batches.map(({ pack }) => pack))].map((index) => recipe.packs[index] as Pack)
   const arrived = fetchAhead(job, packs)
   const fds = createFds((file) => pathOf(dir, plan.files[file] as FilePlan), job.check)
-  /** Files that new ones replace. Closing one frees it, which takes long when it is large: other threads do. */
+  /** Files that new ones replace. */
   const replaced: number[] = []
   let written = 0
   for (const path of plan.gone) remove(dir, path)
@@ -71,7 +72,7 @@ export async function assembleFiles(request: {
       if (file.how === 'move') renameSync(pathOf(dir, file), join(dir, file.path))
   } finally {
     fds.close()
-    for (const fd of replaced) close(fd)
+    freeLater(replaced)
   }
   return written
 }
@@ -79,6 +80,14 @@ export async function assembleFiles(request: {
 /** Where a file is written: contents that moved within it go to a new one. */
 function pathOf(dir: string, { path, how }: FilePlan): string {
   return join(dir, how === 'move' ? path + STAGED : path)
+}
+
+/** Closing the last of a large file frees it, which keeps the disk busy: what the state is for comes first. */
+function freeLater(fds: number[]): void {
+  const free = (): void => {
+    for (const fd of fds) close(fd)
+  }
+  if (fds.length > 0) setTimeout(free, FREED_MS).unref()
 }
 
 /** Files of the right sizes are there; what they hold was written by an earlier call. */
