@@ -2,10 +2,10 @@ import { getHeapStatistics } from 'node:v8'
 
 const EVERY_MS = 250
 /** Growth of buffers since the last collection that is worth another: of young objects, and since the last one of all, of all. */
-const YOUNG_GROWTH = 6 * 2 ** 20
-const GROWTH = 12 * 2 ** 20
+const YOUNG_GROWTH = 5 * 2 ** 20
+const GROWTH = 10 * 2 ** 20
 /** Nothing is done below this: the buffers of a pull under way take as much. */
-const FLOOR = 28 * 2 ** 20
+const FLOOR = 24 * 2 ** 20
 
 export interface MemoryGuard {
   /** Looks once. */

@@ -30,22 +30,22 @@ test('collects when buffers have gathered, and not again before as many gathered
   const at = guarded(t, { minor: 10, major: 0 })
   assert.equal(at(20), '', 'a daemon at work')
   assert.equal(at(30), YOUNG)
-  assert.equal(at(27), '')
-  assert.equal(at(37), YOUNG, 'down to 17, which are in use')
+  assert.equal(at(23), '')
+  assert.equal(at(33), YOUNG, 'down to 23, which are in use')
   assert.equal(at(27), '')
   assert.equal(at(28), YOUNG)
   assert.equal(at(5), '')
-  assert.equal(at(29), YOUNG, 'after a pause the count begins anew')
+  assert.equal(at(25), YOUNG, 'after a pause the count begins anew')
 })
 
 test('old objects are collected only where buffers gathered that young ones do not hold', (t) => {
   const at = guarded(t, { minor: 1, major: 10 })
-  assert.equal(at(29), YOUNG)
-  assert.equal(at(50), ALL, 'down to 38, which are in use')
+  assert.equal(at(24), YOUNG)
+  assert.equal(at(50), ALL, 'down to 39, which are in use')
   assert.equal(at(43), '')
   assert.equal(at(44), YOUNG)
   assert.equal(at(47), '')
-  assert.equal(at(52), ALL)
+  assert.equal(at(51), ALL)
 })
 
 test('without gc it does nothing', (t) => {
