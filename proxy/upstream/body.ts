@@ -108,6 +108,8 @@ export function createBody(options: {
 
   const sink: BodySink = {
     push(chunk) {
+      // The parser's own empty buffer, with which it goes on after a pause: freed, it would break every answer from then on.
+      if (chunk.length === 0) return
       received += chunk.length
       if (discarding) {
         if (received > drainLimit) flow.abort(new Error('not wanted'))

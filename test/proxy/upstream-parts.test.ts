@@ -234,3 +234,20 @@ test('a body that came whole is whole, although its connection broke before it w
     else await assert.rejects(read, { code: 'UPSTREAM_UNREACHABLE', message: /broken off/ })
   }
 })
+
+test("an empty chunk is the parser's own: it is not freed", async () => {
+  const flow = { pause: () => {}, resume: () => {}, abort: () => {} }
+  const { body, sink } = createBody({
+    flow,
+    stallMs: 1000,
+    signal: new AbortController().signal,
+    where: 'host/app',
+  })
+  const [empty, full] = [new Uint8Array(0), new Uint8Array(4)]
+  for (const chunk of [empty, full]) sink.push(chunk)
+  sink.end()
+  const read = await Array.fromAsync(body)
+  assert.deepEqual(read, [full])
+  assert.equal(full.buffer.detached, true, 'its memory is given back once it was read')
+  assert.equal(empty.buffer.detached, false)
+})
