@@ -1,6 +1,6 @@
 import { startSite } from '../../lab/index.ts'
 import { median, percent, type Row, type Scenario, seconds, times } from '../report.ts'
-import { direct, inLab, layersOf, memoryRow, mustBeOk } from './common.ts'
+import { direct, inLab, layersOf, MIB, memoryRow, mustBeOk, warmMemory } from './common.ts'
 
 export const swarm: Scenario = {
   name: 'swarm',
@@ -19,6 +19,8 @@ export const swarm: Scenario = {
       const carried: number[] = []
       for (const [i, { name, tag }] of images.entries()) {
         alone.push((await direct(lab, 0, name, tag)).totalMs)
+        // For the eight copies.
+        warmMemory(lab.hosts[0]!.dir, 1536 * MIB)
         const before = await lab.uplink()
         const reports = (await site.pullAll(name, tag)).map(mustBeOk)
         const after = await lab.uplink()
