@@ -94,6 +94,10 @@ function suite(kit: PodRuntimeKit): void {
     return stdout.trim()
   }
 
+  /** A process that was started is a moment from listening. */
+  const answer = (uri: string): Promise<string> =>
+    until('it answers', async () => (await page(uri)) || undefined, WAIT)
+
   const counted = async (uri: string): Promise<number> =>
     Number((await page(uri)).split(' ')[1] ?? Number.NaN)
 
@@ -163,7 +167,7 @@ function suite(kit: PodRuntimeKit): void {
       const app = await isRunning(id)
       assert.equal(new Set(app.pods.map(({ node }) => node)).size, 2, `spread: ${app.reasons.join('\n')}`)
       for (const { name, node, referenceURI, startedMs } of app.pods) {
-        assert.match(await page(referenceURI!), new RegExp(`^front/${name} \\d+$`))
+        assert.match(await answer(referenceURI!), new RegExp(`^front/${name} \\d+$`))
         assert.ok(referenceURI!.includes(lab.hosts[Number(node!.slice(1)) - 1]!.address))
         assert.ok(startedMs! > 0)
       }
@@ -193,7 +197,7 @@ function suite(kit: PodRuntimeKit): void {
       const pid = await hosts[hostOf(found)]!.pid(`shoal-${id}-a`)
       assert.equal(limitOf(pid, 'memory', ['memory.max', 'memory.limit_in_bytes']), `${32 * 2 ** 20}`)
       assert.match(limitOf(pid, 'cpu', ['cpu.max', 'cpu.cfs_quota_us']), /^10000( 100000)?$/)
-      assert.match(await page(found.referenceURI!), /^limited\/a \d+$/)
+      assert.match(await answer(found.referenceURI!), /^limited\/a \d+$/)
       await until(
         'the other has said what its image has it say',
         async () => {
@@ -293,7 +297,7 @@ function suite(kit: PodRuntimeKit): void {
       assert.deepEqual(names, ids.map((id) => `shoal-${id}-a`).sort())
       const uris = apps.map(({ pods }) => pods[0]!.referenceURI!)
       assert.equal(new Set(uris).size, 12)
-      for (const [i, uri] of uris.entries()) assert.match(await page(uri), new RegExp(`^app${i}/a \\d+$`))
+      for (const [i, uri] of uris.entries()) assert.match(await answer(uri), new RegExp(`^app${i}/a \\d+$`))
 
       const gone = await Promise.all(ids.map((id) => curl('DELETE', `/mec/v1/apps/${id}`)))
       assert.deepEqual(
