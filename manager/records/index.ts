@@ -1,3 +1,3 @@
-export { createPutEverywhere, type PutEverywhere } from './everywhere.ts'
+export { createPutEverywhere } from './everywhere.ts'
 export { createSharedRecords } from './records.ts'
 export type { SharedRecord, SharedRecords, Stamp } from './types.ts'

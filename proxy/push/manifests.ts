@@ -1,5 +1,4 @@
-import type { Turns } from '../../base/index.ts'
-import { type Digest, digestOf, ShoalError } from '../../base/index.ts'
+import { type Digest, digestOf, ShoalError, type Turns } from '../../base/index.ts'
 import type { Manager } from '../../manager/types.ts'
 import type { Images } from '../images.ts'
 import type { LocalManifest, LocalRepository, Part } from '../local/index.ts'

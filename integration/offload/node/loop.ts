@@ -1,5 +1,4 @@
-import type { Turns } from '../../../base/index.ts'
-import { isShoalError, type Log, ShoalError } from '../../../base/index.ts'
+import { isShoalError, type Log, ShoalError, type Turns } from '../../../base/index.ts'
 import type { PeerId } from '../../../manager/index.ts'
 import type { DriverPod, PodDriver, PodNetwork } from '../executor.ts'
 import { containerName, LABELS, labelsOf } from './labels.ts'

@@ -1,5 +1,4 @@
-import type { Turns } from '../../../base/index.ts'
-import { type Log, ShoalError } from '../../../base/index.ts'
+import { type Log, ShoalError, type Turns } from '../../../base/index.ts'
 import type { PeerId } from '../../../manager/index.ts'
 import type { Migrations, MoveHooks } from '../../migration/types.ts'
 import type { PodDriver, PodNetwork, PodOrder, PodRef } from '../executor.ts'
