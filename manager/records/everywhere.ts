@@ -6,12 +6,7 @@ import type { SharedRecords } from './types.ts'
  * Writes a record and waits for all nodes that are there, so that it can be read at every one of them at once; but only `copies` must
  * have it: a node that does not answer costs time, not the write.
  */
-type PutEverywhere = (
-  key: string,
-  value: unknown,
-  copies: number,
-  signal: AbortSignal,
-) => Promise<void>
+type PutEverywhere = (key: string, value: unknown, copies: number, signal: AbortSignal) => Promise<void>
 
 /** @throws NO_QUORUM, from what it returns */
 export function createPutEverywhere(deps: {
