@@ -1,5 +1,3 @@
-import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
-import { join } from 'node:path'
 import { createLab, type Lab, type LabOptions, type PullReport, type Site } from '../../lab/index.ts'
 import { mebibytes, type Row } from '../report.ts'
 
@@ -22,20 +20,6 @@ export async function inLab<T>(options: LabOptions, body: (lab: Lab) => Promise<
     process.off('SIGINT', interrupted)
     await lab.destroy()
   }
-}
-
-/**
- * Has `bytes` of the machine's free memory backed by its host, by a file that is written and removed. A virtual machine's host takes free memory back, and
- * gives it again page by page at its first use: what is written to the page cache then costs three times as much (1.5 s instead of 0.5 s
- * of CPU for 256 MiB), which nginx's baseline, that writes nothing, does not see.
- */
-export function warmMemory(dir: string, bytes: number): void {
-  const file = join(dir, 'warm')
-  const part = Buffer.alloc(MIB, 1)
-  const fd = openSync(file, 'w')
-  for (let left = bytes; left > 0; left -= MIB) writeSync(fd, part)
-  closeSync(fd)
-  rmSync(file)
 }
 
 export function mustBeOk(report: PullReport): PullReport {

@@ -1,8 +1,9 @@
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { startSite, until } from '../../lab/index.ts'
+import { withBackedMemory } from '../backed.ts'
 import { mebibytes, percent, type Row, type Scenario, seconds } from '../report.ts'
-import { inLab, layersOf, MIB, mustBeOk, rate, warmMemory } from './common.ts'
+import { inLab, layersOf, MIB, mustBeOk, rate } from './common.ts'
 import { curlMs, startNginx } from './nginx.ts'
 
 const IMAGE = { name: 'lab/doubles', tag: '1', layers: layersOf(256, 4) }
@@ -39,8 +40,10 @@ export const doubles: Scenario = {
       await lab.cutUplink()
       const last = HAVE
       const plain = await curlMs(lab.hosts[last]!, nginx.url(lab.hosts[0]!.address, 'file'))
-      warmMemory(lab.hosts[last]!.dir, 2 * 256 * MIB)
-      const report = mustBeOk(await site.pull(last, IMAGE.name, IMAGE.tag))
+      const report = await withBackedMemory(
+        { dir: lab.hosts[last]!.dir, bytes: 2048 * MIB, perSecond: 256 * MIB },
+        async () => mustBeOk(await site.pull(last, IMAGE.name, IMAGE.tag)),
+      )
       const link = plain.bytes / plain.ms
       // Before that, the daemon has to find out that upstream cannot be asked for the tag.
       const shoal = report.bytes / (report.totalMs - report.manifestMs)

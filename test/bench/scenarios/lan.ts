@@ -1,8 +1,9 @@
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { startSite } from '../../lab/index.ts'
+import { withBackedMemory } from '../backed.ts'
 import { median, percent, type Row, type Scenario } from '../report.ts'
-import { inLab, layersOf, MIB, memoryRow, mustBeOk, rate, warmMemory } from './common.ts'
+import { inLab, layersOf, MIB, memoryRow, mustBeOk, rate } from './common.ts'
 import { curlMs, startNginx } from './nginx.ts'
 
 export const lan: Scenario = {
@@ -27,9 +28,11 @@ export const lan: Scenario = {
         mustBeOk(await site.pull(0, name, tag))
         const plain = await curlMs(second!, nginx.url(first!.address, 'file'))
         link.push(plain.bytes / plain.ms)
-        warmMemory(second!.dir, 2 * 256 * MIB)
         const before = await lab.uplink()
-        const report = mustBeOk(await site.pull(1, name, tag))
+        const report = await withBackedMemory(
+          { dir: second!.dir, bytes: 1024 * MIB, perSecond: 256 * MIB },
+          async () => mustBeOk(await site.pull(1, name, tag)),
+        )
         const after = await lab.uplink()
         shoal.push(report.bytes / report.totalMs)
         carried.push((after.down + after.up - before.down - before.up) / pushed[i]!.bytes)

@@ -1,6 +1,10 @@
-import { startSite } from '../../lab/index.ts'
+import { type PullReport, type Site, startSite } from '../../lab/index.ts'
+import { withBackedMemory } from '../backed.ts'
 import { median, percent, type Row, type Scenario, seconds, times } from '../report.ts'
-import { direct, inLab, layersOf, MIB, memoryRow, mustBeOk, warmMemory } from './common.ts'
+import { direct, inLab, layersOf, MIB, memoryRow, mustBeOk } from './common.ts'
+
+/** Until the clients begin, so that all of them are up by then. */
+const LEAD_MS = 2000
 
 export const swarm: Scenario = {
   name: 'swarm',
@@ -19,10 +23,8 @@ export const swarm: Scenario = {
       const carried: number[] = []
       for (const [i, { name, tag }] of images.entries()) {
         alone.push((await direct(lab, 0, name, tag)).totalMs)
-        // For the eight copies.
-        warmMemory(lab.hosts[0]!.dir, 1536 * MIB)
         const before = await lab.uplink()
-        const reports = (await site.pullAll(name, tag)).map(mustBeOk)
+        const reports = (await pullAll(site, name, tag)).map(mustBeOk)
         const after = await lab.uplink()
         last.push(Math.max(...reports.map((report) => report.totalMs)))
         carried.push((after.down - before.down) / pushed[i]!.bytes)
@@ -55,4 +57,14 @@ export const swarm: Scenario = {
       ]
       return rows
     }),
+}
+
+/** All at the same moment; eight copies are written meanwhile. */
+function pullAll(site: Site, name: string, tag: string): Promise<PullReport[]> {
+  const dir = site.hosts[0]!.dir
+  let at = 0
+  return withBackedMemory({ dir, bytes: 2048 * MIB, perSecond: 144 * MIB, from: () => at }, () => {
+    at = Date.now() + LEAD_MS
+    return site.pullAll(name, tag, { leadMs: LEAD_MS })
+  })
 }
