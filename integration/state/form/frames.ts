@@ -2,13 +2,25 @@ import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import { ShoalError } from '../../../base/index.ts'
 import { openPart, sealPart } from './seal.ts'
 
-const FAST = { params: { [constants.ZSTD_c_compressionLevel]: 1 }, chunkSize: 16 * 1024 }
+const FAST = { [constants.ZSTD_c_compressionLevel]: 1 }
 
 /** The frame compressed, or the bytes themselves where that would not make it shorter; then sealed, where there is a key. */
 export function packFrame(bytes: Uint8Array, key: Uint8Array | undefined): Uint8Array {
-  const packed = zstdCompressSync(bytes, FAST)
+  // Node.js appends an empty frame to what fills its buffer to the last byte: what fills this one is not shorter.
+  const packed = zstdCompressSync(bytes, { params: FAST, chunkSize: Math.max(bytes.length, 64) })
   const shorter = packed.length < bytes.length ? packed : bytes
   return key ? sealPart(key, shorter) : shorter
+}
+
+/** An empty frame of zstd (RFC 8878), and where older versions had one: behind a frame that fills buffers of so many bytes. */
+const EMPTY = Buffer.from('28b52ffd2000010000', 'hex')
+const OLD_BUFFER = 16 * 1024
+
+/** The frame alone, for who reads on behind its end. */
+export function alone(packed: Buffer): Buffer {
+  const length = packed.length - EMPTY.length
+  const isFollowed = length > 0 && length % OLD_BUFFER === 0 && packed.subarray(length).equals(EMPTY)
+  return isFollowed ? packed.subarray(0, length) : packed
 }
 
 /** @throws PROTOCOL unless it unpacks to exactly so many bytes | DENIED */

@@ -1,5 +1,5 @@
 import { createZstdDecompress, type ZstdDecompress } from 'node:zlib'
-import { notAsSaid } from '../form/frames.ts'
+import { alone, notAsSaid } from '../form/frames.ts'
 import { FRAME } from '../form/limits.ts'
 import { openPart } from '../form/seal.ts'
 
@@ -22,7 +22,7 @@ export function createUnpacker(options: { lanes: number; key: Uint8Array | undef
   return {
     async unpack(lane, frame, length) {
       const packed = key ? openPart(key, frame) : frame
-      return packed.length === length ? packed : (lanes[lane] as Lane).unpack(packed, length)
+      return packed.length === length ? packed : (lanes[lane] as Lane).unpack(alone(packed), length)
     },
     close() {
       for (const lane of lanes) lane.close()

@@ -4,7 +4,7 @@ import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync }
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { zstdCompressSync } from 'node:zlib'
+import { constants, zstdCompressSync } from 'node:zlib'
 import type { Digest } from '../../../base/index.ts'
 import { packFrame } from '../../../integration/state/form/frames.ts'
 import { FRAME } from '../../../integration/state/form/limits.ts'
@@ -151,6 +151,35 @@ describe('frames that are unpacked in a lane', () => {
       assert.deepEqual(await unpacker.unpack(i % 2, packed(bytes), length), bytes)
     }
     unpacker.close()
+  })
+
+  /** Bytes whose frame of zstd has exactly so many: Node.js adds an empty frame to one that fills its buffer. */
+  function thatPacksTo(length: number): Buffer {
+    const bytes = Buffer.alloc(FRAME, 65)
+    const size = (): number => zstdOf(bytes).length
+    let left = 100_000
+    const random = (below: number): number => {
+      left = (left * 48271) % 2147483647
+      return left % below
+    }
+    for (let now = size(); now !== length; now = size())
+      for (let i = 0; i <= Math.abs(length - now) / 6; i++)
+        bytes[random(FRAME)] = now < length ? random(256) : 65
+    return bytes
+  }
+  const zstdOf = (bytes: Buffer): Buffer =>
+    zstdCompressSync(bytes, { params: { [constants.ZSTD_c_compressionLevel]: 1 }, chunkSize: 2 * FRAME })
+
+  test('are what they were where they fill a buffer to the last byte', async () => {
+    const bytes = thatPacksTo(16 * 1024)
+    assert.equal(packed(bytes).length, 16 * 1024)
+    // As it was packed once.
+    const followed = Buffer.concat([zstdOf(bytes), zstdCompressSync(Buffer.alloc(0))])
+    for (const each of [packed(bytes), followed]) {
+      const unpacker = createUnpacker({ lanes: 1, key: undefined })
+      for (let i = 0; i < 2; i++) assert.deepEqual(await unpacker.unpack(0, each, FRAME), bytes)
+      unpacker.close()
+    }
   })
 
   const whole = frame(FRAME)
