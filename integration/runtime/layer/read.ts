@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { lstat, readdir } from 'node:fs/promises'
 import { Readable } from 'node:stream'
 import { ShoalError } from '../../../base/index.ts'
 import { ended, failed, plainEnvironment } from '../run.ts'
@@ -16,7 +17,7 @@ export interface ReadLayerOptions {
 
 /**
  * A writable layer as an uncompressed OCI layer tar: whiteouts, hard links, symbolic links, FIFOs, owners, modes, times
- * and attributes. The same files give the same bytes. GNU tar reads the directory, since Node can read no attributes;
+ * and attributes. The same files give the same bytes, whenever they are read. GNU tar reads the directory, since Node can read no attributes;
  * sockets are left out: who listens on one makes it anew. The stream fails with
  * UNFIT for what a layer cannot say: devices, renamed directories of overlayfs (`redirect_dir`), names like whiteouts.
  */
@@ -31,6 +32,7 @@ async function* layerBytes(dir: string, options: ReadLayerOptions): AsyncGenerat
     ...(options.hidden ?? []).map((path) => `--exclude=.${escaped(path.replace(/\/+$/, ''))}/*`),
     ...['-c', '-f', '-', '.'],
   ]
+  const rootTime = await newestIn(dir)
   const child = spawn('tar', args, { stdio: ['ignore', 'pipe', 'pipe'], env: plainEnvironment() })
   let said = ''
   child.stderr.setEncoding('utf8').on('data', (part: string) => {
@@ -40,8 +42,10 @@ async function* layerBytes(dir: string, options: ReadLayerOptions): AsyncGenerat
   end.catch(() => {})
   try {
     try {
-      for await (const entry of readTar(child.stdout))
+      for await (const found of readTar(child.stdout)) {
+        const entry = rootTime !== undefined && nameOf(found) === '.' ? { ...found, mtime: rootTime } : found
         yield* options.form === 'overlay' ? fromUpper(entry) : fromPlain(entry)
+      }
     } catch (error) {
       // What tar says of its own end is why its output is cut off.
       if (error instanceof ShoalError && error.code === 'PROTOCOL') await checked(end, args, () => said)
@@ -53,6 +57,23 @@ async function* layerBytes(dir: string, options: ReadLayerOptions): AsyncGenerat
     child.kill('SIGKILL')
     child.stdout.destroy()
   }
+}
+
+/**
+ * The newest time of what is directly in a directory, which stands for its own: CRIU makes and removes something in the root directory whenever it
+ * dumps, so that its own would make another layer of the same files.
+ */
+async function newestIn(dir: string): Promise<string | undefined> {
+  let newest: bigint | undefined
+  // A directory that cannot be read is tar's to explain.
+  for (const name of await readdir(dir, { encoding: 'buffer' }).catch(() => [])) {
+    const path = Buffer.concat([Buffer.from(`${dir}/`), name])
+    const time = (await lstat(path, { bigint: true }).catch(() => undefined))?.mtimeNs
+    if (time !== undefined && time > (newest ?? 0n)) newest = time
+  }
+  return newest === undefined
+    ? undefined
+    : `${newest / 1_000_000_000n}.${String(newest % 1_000_000_000n).padStart(9, '0')}`
 }
 
 /** 1 is for files that changed while they were read: the layer of a running container is as good as that. */

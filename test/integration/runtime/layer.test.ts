@@ -38,6 +38,10 @@ test('an upper directory of overlayfs goes through a tar and comes out the same'
   })
   const first = await bytesOf(readLayer(upper, { form: 'overlay', signal: quiet }))
   assert.deepEqual(await bytesOf(readLayer(upper, { form: 'overlay', signal: quiet })), first)
+  // As CRIU does whenever it dumps.
+  await writeFile(join(upper, '.criu'), '')
+  await rm(join(upper, '.criu'))
+  assert.deepEqual(await bytesOf(readLayer(upper, { form: 'overlay', signal: quiet })), first)
   const names: string[] = []
   for await (const entry of readTar(Readable.from([first]))) names.push(entry.name)
   assert.ok(names.includes('.wh.removed') && names.includes('.wh.gone'), names.join(' '))
