@@ -168,7 +168,6 @@ export async function createPlatform(dependencies: PlatformDependencies): Promis
   migrations.begin().catch((error) => log.error({ error: String(error) }, 'migrations are not taken up'))
 
   const { mec, offload } = config.mec === undefined ? {} : await startMec(config.mec)
-  if (mec) node.load()
 
   return {
     runtimes,

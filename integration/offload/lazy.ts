@@ -12,13 +12,11 @@ const METHODS = ['facts', 'ensure', 'remove', 'reports', 'move']
 
 type Node = Awaited<ReturnType<typeof import('./node/index.ts')['startNode']>>
 
-/** The executor of a node, loaded when a manager first asks for it, when pods were left here, or by `load`. */
+/** The executor of a node, loaded when a manager first asks for it, or when pods were left here. */
 export interface LazyNode {
   readonly talk: Talk
   /** For migrations, which may ask before anything else does. */
   readonly hooks: MoveHooks
-  /** Loads it now, for who will be asked for pods: the first one to ask shall not wait for that. */
-  load(): void
   close(): Promise<void>
 }
 
@@ -67,9 +65,6 @@ export function createLazyNode(deps: {
       arrived: async (...args) => (await hooks()).arrived(...args),
       discarded: async (...args) => (await hooks()).discarded(...args),
       left: async (...args) => (await hooks()).left(...args),
-    },
-    load() {
-      if (able) node().catch((error) => log.error({ err: error }, 'the executor of pods is not loaded'))
     },
     async close() {
       closed = true

@@ -141,7 +141,10 @@ export async function createOffload(options: OffloadOptions): Promise<Offload> {
         if (record.wanted === 'registered' && imagesOf(record).includes(name)) tell(record)
       }
     }),
-    members.onChange(() => lifecycle.checkNodes()),
+    members.onChange(() => {
+      lifecycle.checkNodes()
+      survey.meet()
+    }),
   ]
 
   /** What a crash has left is taken up. */
@@ -153,7 +156,7 @@ export async function createOffload(options: OffloadOptions): Promise<Offload> {
       lifecycle.kick(record.id)
     }
   }
-  if (apps.size > 0) void survey.refresh()
+  survey.meet()
 
   return {
     ...own,

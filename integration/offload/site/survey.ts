@@ -26,10 +26,12 @@ interface Known {
   here: Map<string, number>
 }
 
-/** What a manager knows of the nodes of its site: asked for when somebody places, never else. */
+/** What a manager knows of the nodes of its site: asked for when a node turns up and when somebody places, never else. */
 export interface Survey {
   /** Asks all nodes again where what is known has aged; `now`: whatever its age. Nobody waits for who does not answer within 4 s. */
   refresh(options?: { now?: boolean }): Promise<void>
+  /** Asks nodes that have turned up: they shall have loaded what they need for pods before somebody waits for it. */
+  meet(): void
   /** What is known is too old to decide by. */
   isStale(): boolean
   /** The nodes as placement sees them, from what is known now. */
@@ -58,6 +60,7 @@ export function createSurvey(deps: {
   const { talk, members, apps, log, now = Date.now } = deps
   const known = new Map<PeerId, Known>()
   const turns = createTurns(ASKED_AT_ONCE)
+  let met = new Set<PeerId>()
   let refreshedAt = Number.NEGATIVE_INFINITY
   let running: Promise<void> | undefined
 
@@ -127,6 +130,11 @@ export function createSurvey(deps: {
         running = undefined
       })
       return running
+    },
+    meet() {
+      const before = met
+      met = new Set(members.site().map(({ id }) => id))
+      for (const id of met) if (!before.has(id)) void turns.run(id, () => ask(id, []))
     },
     isStale: () => now() - refreshedAt > STALE_MS,
     delay,
