@@ -8,6 +8,7 @@ import {
   startContainer,
 } from '../../runtime/containerd/index.ts'
 import type { DriverPod, PodDriver } from '../executor.ts'
+import { createPulls } from './pulls.ts'
 
 const ANSWER_MS = 5000
 /** Below this a container's first instructions fail. */
@@ -28,6 +29,9 @@ export function createContainerdDriver(deps: {
   mine: { label: string; value: string }
 }): PodDriver {
   const { client, registry, dir, cgroupParent, mine } = deps
+  const pulls = createPulls(async (reference, signal) => {
+    await pullImage({ client, reference, registry, dir, signal })
+  })
 
   async function processOf(containerId: string, signal: AbortSignal) {
     try {
@@ -56,9 +60,7 @@ export function createContainerdDriver(deps: {
       }
     },
 
-    async pull(image, signal) {
-      await pullImage({ client, reference: image, registry, dir, signal })
-    },
+    pull: pulls.pull,
 
     async list(signal) {
       const filters = [`labels."${mine.label}"=="${mine.value}"`]
