@@ -15,7 +15,7 @@ import {
   writeSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { ShoalError } from '../../../base/index.ts'
+import { errnoOf, ShoalError } from '../../../base/index.ts'
 import { FRAME, FRAME_PAGES, PAGE } from '../form/limits.ts'
 import { STAGED } from '../form/paths.ts'
 import { frameBytes, type Pack, type Recipe } from '../form/recipe.ts'
@@ -61,15 +61,19 @@ export async function assembleFiles(request: {
   const fds = createFds((file) => pathOf(dir, plan.files[file] as FilePlan), job.check)
   /** Files that new ones replace. */
   const replaced: number[] = []
+  const moved = plan.files.filter(({ how }) => how === 'move')
+  const largest = moved.toSorted((a, b) => b.size - a.size).at(0)
   let written = 0
   for (const path of plan.gone) remove(dir, path)
   try {
-    written += await prepare(job, plan, dir, replaced)
+    written += await prepare(job, plan, { dir, replaced, largest })
     const placing = createPlacing({ addresses, fdOf: fds.get })
     await writeFrames({ job, packs: recipe.packs, batches, arrived, placing })
     written += placing.written
-    for (const file of plan.files)
-      if (file.how === 'move') renameSync(pathOf(dir, file), join(dir, file.path))
+    for (const file of moved) {
+      if (file === largest) renameSync(join(dir, file.path), spareIn(dir))
+      renameSync(pathOf(dir, file), join(dir, file.path))
+    }
   } finally {
     fds.close()
     freeLater(replaced)
@@ -80,6 +84,14 @@ export async function assembleFiles(request: {
 /** Where a file is written: contents that moved within it go to a new one. */
 function pathOf(dir: string, { path, how }: FilePlan): string {
   return join(dir, how === 'move' ? path + STAGED : path)
+}
+
+/**
+ * The largest file that was replaced last, which the next one is written over: memory and blocks that are there already are had for half of the
+ * time. It lies beside the directory, which has what the state has.
+ */
+function spareIn(dir: string): string {
+  return dir + STAGED
 }
 
 /** Closing the last of a large file frees it, which keeps the disk busy: what the state is for comes first. */
@@ -126,16 +138,22 @@ function fetchAhead(job: Job, packs: Pack[]): (pack: Pack) => Promise<void> {
 }
 
 /** Makes every file have its size, and all in it that comes from no pack. */
-async function prepare(job: Job, plan: Plan, dir: string, replaced: number[]): Promise<number> {
+async function prepare(
+  job: Job,
+  plan: Plan,
+  { dir, replaced, largest }: { dir: string; replaced: number[]; largest: FilePlan | undefined },
+): Promise<number> {
   const buffer = Buffer.allocUnsafeSlow(CHUNK)
   let written = 0
   for (const file of plan.files) {
     const path = pathOf(dir, file)
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 })
-    const flags = file.how === 'patch' ? 0 : constants.O_CREAT | constants.O_TRUNC
+    const isOver = file === largest && rename(spareIn(dir), path)
+    const flags = file.how === 'patch' || isOver ? 0 : constants.O_CREAT | constants.O_TRUNC
     const fd = openSync(path, flags | constants.O_RDWR | constants.O_NOFOLLOW, 0o600)
     const old = file.how === 'move' ? openSync(join(dir, file.path), constants.O_RDONLY) : undefined
-    const isReplaced = old !== undefined && file.size >= CHUNK && replaced.length < MOST_REPLACED
+    const isReplaced =
+      old !== undefined && file !== largest && file.size >= CHUNK && replaced.length < MOST_REPLACED
     if (isReplaced) replaced.push(old)
     try {
       if (fstatSync(fd).size !== file.size) ftruncateSync(fd, file.size)
@@ -148,8 +166,9 @@ async function prepare(job: Job, plan: Plan, dir: string, replaced: number[]): P
           if (part === CHUNK) await job.turn()
         }
       }
-      if (file.zeros.length > 0) buffer.fill(0)
-      for (const { offset, length } of file.zeros) {
+      const zeros = file.how === 'patch' || isOver ? file.zeros : []
+      if (zeros.length > 0) buffer.fill(0)
+      for (const { offset, length } of zeros) {
         for (let done = 0; done < length; done += CHUNK) {
           written += write(fd, buffer.subarray(0, Math.min(CHUNK, length - done)), offset + done)
           await job.turn()
@@ -210,6 +229,17 @@ async function writeFrames(deps: {
     // They read what the job has open.
     await Promise.allSettled(coming)
     unpacker.close()
+  }
+}
+
+/** False where there is none. */
+function rename(from: string, to: string): boolean {
+  try {
+    renameSync(from, to)
+    return true
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return false
+    throw error
   }
 }
 

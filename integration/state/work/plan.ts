@@ -27,7 +27,7 @@ export interface FilePlan {
   how: 'new' | 'patch' | 'move'
   /** Of `move`: all that the previous file has, at its place or another. */
   copies: Copy[]
-  /** Of `patch`: ranges that are to be zeros and may be something else. */
+  /** Ranges that are to be zeros and may be something else: of `patch` in the previous file, of `move` in one that is written over. */
   zeros: { offset: number; length: number }[]
 }
 
@@ -80,6 +80,7 @@ function planFile(file: RecipeFile, before: RecipeFile, numbers: Int32Array, nee
   const old = createCursor(before.extents)
   const copies: Copy[] = []
   const zeros: FilePlan['zeros'] = []
+  const holes: FilePlan['zeros'] = []
   let isMoved = false
   let offset = 0
 
@@ -100,6 +101,7 @@ function planFile(file: RecipeFile, before: RecipeFile, numbers: Int32Array, nee
     const length = extents.length[i] as number
     const end = offset + length
     if (pack === NONE) {
+      holes.push({ offset, length })
       // Where the old file ends, zeros come by themselves.
       for (old.seek(offset); offset < end && old.left > 0; old.seek(offset)) {
         const part = Math.min(old.rest, end - offset)
@@ -116,7 +118,7 @@ function planFile(file: RecipeFile, before: RecipeFile, numbers: Int32Array, nee
     }
   }
   return isMoved
-    ? { path, size, how: 'move', copies, zeros: [] }
+    ? { path, size, how: 'move', copies, zeros: holes }
     : { path, size, how: 'patch', copies: [], zeros }
 }
 
