@@ -1,6 +1,7 @@
 import { Agent, type IncomingMessage, request } from 'node:http'
 import { parseArgs } from 'node:util'
 import { hasherFor, parseDigest } from '../../base/index.ts'
+import { getBulk } from './bulk.ts'
 import { ARCH, MEDIA } from './image.ts'
 
 export interface BlobTiming {
@@ -48,9 +49,10 @@ const ACCEPT = [MEDIA.oci, MEDIA.docker].flatMap((m) => [m.index, m.manifest]).j
 export async function pull(options: PullOptions): Promise<PullReport> {
   const from = performance.now()
   const agent = new Agent({ keepAlive: true })
+  const ask = { ...asking(options), stallMs: options.stallMs ?? 60_000 }
   const report: PullReport = { ok: false, totalMs: 0, manifestMs: 0, bytes: 0, blobs: [], digest: '' }
   try {
-    const get = getter(options, agent)
+    const get = getter(ask, agent)
     const first = await manifest(get, options.reference)
     report.digest = first.digest
     report.bytes += first.size
@@ -66,7 +68,7 @@ export async function pull(options: PullOptions): Promise<PullReport> {
     const queue = [...new Map(wanted.map((d) => [d.digest, d])).values()]
     const worker = async () => {
       for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
-        report.blobs.push(await blob(get, next, options.verify ?? true))
+        report.blobs.push(await blob({ ask, get, wanted: next, verify: options.verify ?? true }))
       }
     }
     await Promise.all(Array.from({ length: options.concurrency ?? 3 }, worker))
@@ -97,15 +99,24 @@ interface Content {
 
 type Get = (path: string) => Promise<IncomingMessage>
 
-function getter(options: PullOptions, agent: Agent): Get {
+interface Ask {
+  urlOf(path: string): URL
+  headers: Record<string, string>
+  stallMs: number
+}
+
+function asking(options: PullOptions): Omit<Ask, 'stallMs'> {
   const headers: Record<string, string> = { Accept: ACCEPT, 'User-Agent': 'lab-client' }
   if (options.auth !== undefined)
     headers.Authorization = `Basic ${Buffer.from(options.auth).toString('base64')}`
   const query = options.query === undefined ? '' : `?${options.query}`
-  const stallMs = options.stallMs ?? 60_000
+  return { headers, urlOf: (path) => new URL(`${options.base}/${options.name}/${path}${query}`) }
+}
+
+function getter({ urlOf, headers, stallMs }: Ask, agent: Agent): Get {
   return (path) =>
     new Promise((resolve, reject) => {
-      const url = `${options.base}/${options.name}/${path}${query}`
+      const url = urlOf(path)
       const req = request(url, { agent, headers, timeout: stallMs }, (response) => {
         if (response.statusCode === 200) return resolve(response)
         let text = ''
@@ -134,22 +145,27 @@ async function manifest(get: Get, reference: string) {
   return { digest, size: bytes.length, content: JSON.parse(bytes.toString()) as Content }
 }
 
-/** Listeners, not `for await`: the client must cost little beside what is measured. */
-async function blob(get: Get, wanted: Descriptor, verify: boolean): Promise<BlobTiming> {
+async function blob(order: { ask: Ask; get: Get; wanted: Descriptor; verify: boolean }): Promise<BlobTiming> {
+  const { ask, get, wanted, verify } = order
+  const path = `blobs/${wanted.digest}`
   const from = performance.now()
   const timing: BlobTiming = { digest: wanted.digest, bytes: 0, firstByteMs: 0, totalMs: 0, ok: false }
   const hash = verify ? hasherFor(parseDigest(wanted.digest)) : undefined
+  const onBytes = (bytes: Uint8Array): void => {
+    if (timing.bytes === 0) timing.firstByteMs = performance.now() - from
+    timing.bytes += bytes.length
+    hash?.update(bytes)
+  }
   try {
-    const response = await get(`blobs/${wanted.digest}`)
-    await new Promise<void>((resolve, reject) => {
-      response.on('data', (chunk: Buffer) => {
-        if (timing.bytes === 0) timing.firstByteMs = performance.now() - from
-        timing.bytes += chunk.length
-        hash?.update(chunk)
+    const url = ask.urlOf(path)
+    if (!(await getBulk({ ...ask, url, onBytes }))) {
+      const response = await get(path)
+      await new Promise<void>((resolve, reject) => {
+        response.on('data', onBytes)
+        response.on('end', () => resolve())
+        response.on('error', reject)
       })
-      response.on('end', () => resolve())
-      response.on('error', reject)
-    })
+    }
     timing.ok =
       timing.bytes === wanted.size &&
       (hash === undefined || wanted.digest === `${wanted.digest.split(':')[0]}:${hash.digest('hex')}`)
