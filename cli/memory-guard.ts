@@ -1,10 +1,15 @@
 import { getHeapStatistics } from 'node:v8'
 
+/** Between two looks, and while buffers come fast: in a pull some 8 MiB pass in the longer one. */
 const EVERY_MS = 250
+const BUSY_MS = 100
+/** Buffers come fast where so much has changed since the last look. */
+const MOVING = 2 ** 20
 /** Growth of buffers since the last collection that is worth another: of young objects, and since the last one of all, of all. */
-const YOUNG_GROWTH = 5 * 2 ** 20
+const YOUNG_GROWTH = 4 * 2 ** 20
 const GROWTH = 10 * 2 ** 20
-/** Nothing is done below this: the buffers of a pull under way take as much. */
+/** Nothing is done below this, and nothing that takes long below the other: the buffers of a pull under way take as much. */
+const YOUNG_FLOOR = 16 * 2 ** 20
 const FLOOR = 24 * 2 ** 20
 
 export interface MemoryGuard {
@@ -35,7 +40,7 @@ export function startMemoryGuard(deps: {
     const before = outside()
     left = Math.min(left, before)
     leftByAll = Math.min(leftByAll, before)
-    if (!collect || before < Math.max(FLOOR, left + YOUNG_GROWTH)) return
+    if (!collect || before < Math.max(YOUNG_FLOOR, left + YOUNG_GROWTH)) return
     // What the first one frees is counted at the second.
     collect({ type: 'minor' })
     collect({ type: 'minor' })
@@ -45,7 +50,15 @@ export function startMemoryGuard(deps: {
     left = leftByAll = outside()
   }
 
-  const timer = setInterval(check, EVERY_MS)
-  timer.unref()
-  return { check, stop: () => clearInterval(timer) }
+  let seen = 0
+  function watch(): void {
+    check()
+    const now = outside()
+    const isBusy = Math.abs(now - seen) > MOVING
+    seen = now
+    timer = later(isBusy ? BUSY_MS : EVERY_MS)
+  }
+  const later = (ms: number): NodeJS.Timeout => setTimeout(watch, ms).unref()
+  let timer = later(EVERY_MS)
+  return { check, stop: () => clearTimeout(timer) }
 }

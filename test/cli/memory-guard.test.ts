@@ -28,23 +28,23 @@ const ALL = 'minor minor major'
 
 test('collects when buffers have gathered, and not again before as many gathered anew', (t) => {
   const at = guarded(t, { minor: 10, major: 0 })
-  assert.equal(at(20), '', 'a daemon at work')
+  assert.equal(at(15), '', 'a daemon at work')
   assert.equal(at(30), YOUNG)
-  assert.equal(at(23), '')
+  assert.equal(at(15), '')
   assert.equal(at(40), YOUNG, 'down to 20, which are in use')
-  assert.equal(at(24), '')
-  assert.equal(at(25), YOUNG)
+  assert.equal(at(23), '')
+  assert.equal(at(24), YOUNG)
   assert.equal(at(5), '')
-  assert.equal(at(25), YOUNG, 'after a pause the count begins anew')
+  assert.equal(at(16), YOUNG, 'after a pause the count begins anew')
 })
 
 test('old objects are collected only where buffers gathered that young ones do not hold', (t) => {
   const at = guarded(t, { minor: 1, major: 10 })
   assert.equal(at(24), YOUNG)
   assert.equal(at(50), ALL, 'down to 38, which are in use')
-  assert.equal(at(42), '')
+  assert.equal(at(41), '')
   assert.equal(at(44), YOUNG)
-  assert.equal(at(46), '')
+  assert.equal(at(45), '')
   assert.equal(at(51), ALL)
 })
 

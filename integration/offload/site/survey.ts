@@ -134,7 +134,8 @@ export function createSurvey(deps: {
     meet() {
       const before = met
       met = new Set(members.site().map(({ id }) => id))
-      for (const id of met) if (!before.has(id)) void turns.run(id, () => ask(id, []))
+      const images = deps.images().slice(0, MAX_IMAGES)
+      for (const id of met) if (!before.has(id)) void turns.run(id, () => ask(id, images))
     },
     isStale: () => now() - refreshedAt > STALE_MS,
     delay,
