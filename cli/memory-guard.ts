@@ -1,7 +1,7 @@
 import { getHeapStatistics } from 'node:v8'
 
-/** Between two looks, and while buffers come fast: in a pull some 8 MiB pass in the longer one. */
-const EVERY_MS = 250
+/** Between two looks while nothing happens, and while buffers come fast: in a pull some 4 MiB pass in the shorter one. */
+const EVERY_MS = 500
 const BUSY_MS = 100
 /** Buffers come fast where so much has changed since the last look. */
 const MOVING = 2 ** 20
@@ -36,29 +36,30 @@ export function startMemoryGuard(deps: {
   let left = 0
   let leftByAll = 0
 
-  function check(): void {
+  /** How much there was. */
+  function look(): number {
     const before = outside()
     left = Math.min(left, before)
     leftByAll = Math.min(leftByAll, before)
-    if (!collect || before < Math.max(YOUNG_FLOOR, left + YOUNG_GROWTH)) return
+    if (!collect || before < Math.max(YOUNG_FLOOR, left + YOUNG_GROWTH)) return before
     // What the first one frees is counted at the second.
     collect({ type: 'minor' })
     collect({ type: 'minor' })
     left = outside()
-    if (left < Math.max(FLOOR, leftByAll + GROWTH)) return
+    if (left < Math.max(FLOOR, leftByAll + GROWTH)) return before
     collect({ type: 'major' })
     left = leftByAll = outside()
+    return before
   }
 
   let seen = 0
   function watch(): void {
-    check()
-    const now = outside()
+    const now = look()
     const isBusy = Math.abs(now - seen) > MOVING
     seen = now
     timer = later(isBusy ? BUSY_MS : EVERY_MS)
   }
   const later = (ms: number): NodeJS.Timeout => setTimeout(watch, ms).unref()
   let timer = later(EVERY_MS)
-  return { check, stop: () => clearTimeout(timer) }
+  return { check: () => void look(), stop: () => clearTimeout(timer) }
 }
