@@ -62,7 +62,7 @@ export function getBulk(options: {
   })
   socket.setTimeout(stallMs, () => socket.destroy(new Error(`nothing came for ${stallMs} ms`)))
   socket.on('error', reject)
-  socket.on('close', () => reject(new Error('the connection closed early')))
+  socket.on('close', () => reject(new Error('aborted: the connection closed early')))
   const lines = Object.entries({ Host: url.host, Connection: 'close', ...headers })
   socket.write(
     `GET ${url.pathname}${url.search} HTTP/1.1\r\n${lines.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`,
