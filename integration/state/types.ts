@@ -42,8 +42,8 @@ export interface States {
   capture(request: { files: StateFile[]; base?: Digest; seal?: Seal; signal: AbortSignal }): Promise<Captured>
   /**
    * Writes the files of a recipe below `dir`, which is this state's alone: what else is in it goes. With `previous`, `dir` holds that
-   * state (from an earlier call that came to its end), and only what differs is fetched and written. After an error, call it without. A file
-   * beside it, its name and `.shoal-new`, may be left for the next call; who removes the one removes the other.
+   * state (from an earlier call that came to its end), and only what differs is fetched and written. After an error, call it without. A call with `previous`
+   * may leave a file beside `dir`, its name and `.shoal-new`, for the next one to write over; one without removes it.
    * Blobs come by tasks: from here, from the site, or from `origin`. Everything is verified before it is written.
    * @throws DIGEST_MISMATCH | PROTOCOL (a recipe that names `..`, absolute or absurd paths or sizes) | DENIED (sealed) | what the origin throws
    */

@@ -1,7 +1,7 @@
 import { closeSync, ftruncateSync, openSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import { MIB } from './scenarios/common.ts'
 
-const MIB = 2 ** 20
 const STEP = 16 * MIB
 
 /**

@@ -49,7 +49,7 @@ const ACCEPT = [MEDIA.oci, MEDIA.docker].flatMap((m) => [m.index, m.manifest]).j
 export async function pull(options: PullOptions): Promise<PullReport> {
   const from = performance.now()
   const agent = new Agent({ keepAlive: true })
-  const ask = { ...asking(options), stallMs: options.stallMs ?? 60_000 }
+  const ask = asking(options)
   const report: PullReport = { ok: false, totalMs: 0, manifestMs: 0, bytes: 0, blobs: [], digest: '' }
   try {
     const get = getter(ask, agent)
@@ -105,12 +105,16 @@ interface Ask {
   stallMs: number
 }
 
-function asking(options: PullOptions): Omit<Ask, 'stallMs'> {
+function asking(options: PullOptions): Ask {
   const headers: Record<string, string> = { Accept: ACCEPT, 'User-Agent': 'lab-client' }
   if (options.auth !== undefined)
     headers.Authorization = `Basic ${Buffer.from(options.auth).toString('base64')}`
   const query = options.query === undefined ? '' : `?${options.query}`
-  return { headers, urlOf: (path) => new URL(`${options.base}/${options.name}/${path}${query}`) }
+  return {
+    headers,
+    stallMs: options.stallMs ?? 60_000,
+    urlOf: (path) => new URL(`${options.base}/${options.name}/${path}${query}`),
+  }
 }
 
 function getter({ urlOf, headers, stallMs }: Ask, agent: Agent): Get {

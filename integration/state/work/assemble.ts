@@ -52,7 +52,10 @@ export async function assembleFiles(request: {
 }): Promise<number> {
   const { job, recipe, dir } = request
   const previous = request.previous && isThere(request.previous, dir) ? request.previous : undefined
-  if (!previous) empty(dir)
+  if (!previous) {
+    empty(dir)
+    rmSync(spareIn(dir), { force: true })
+  }
   const plan = planAssembly(recipe, previous)
   const addresses = createAddresses(plan.files.map(({ size }) => size))
   const batches = inOrder(plan, addresses)

@@ -76,8 +76,8 @@ export const mec: Scenario = {
         const pull = where === 'local' ? 0 : plain.pull[Number(nodes)]!
         const baseline = pull + plain.start[`${nodes}/${pods}`]!
         const shoal = median(all)
-        // Once over the uplink is what a cold site takes; a warm one must not touch it. `ctr` gives no container a network, a port or a limit, which is most
-        // of what starting a pod takes: to a local one it can be shown beside, not held against.
+        // Once over the uplink is what a cold site takes; a warm one must not touch it. `ctr` gives no container a network,
+        // a port or a limit: beside a local pod it can be shown, not held against it.
         const limit = where === 'cold site' ? 1.3 : where === 'warm site' ? 0.7 : undefined
         return {
           criterion: 'mec 3',
